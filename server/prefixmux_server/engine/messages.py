@@ -1,0 +1,245 @@
+"""What the HTTP process and the engine process say to each other.
+
+Frozen dataclasses with a fixed schema; the codec in `wire.py` turns them into JSON bytes, so no
+client data is ever pickled. Requests name prefixes by (tenant, digest), never by task: names and
+versions are resolved once, before a `Submit` is made. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["eos", "stop", "length"]
+ResidencyState = Literal["device", "host", "disk"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen; ranges are those of the HTTP contract, checked before."""
+
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True)
+class Submit:
+    """One request. `prefixes` are digests in order; empty means the bare model.
+
+    `deadline` is in seconds of CLOCK_MONOTONIC, which both processes share.
+    `cache_domain` bounds every cache that may ever hold this request's tokens.
+    """
+
+    id: str
+    tenant: str
+    prefixes: tuple[str, ...]
+    input_ids: tuple[int, ...]
+    sampling: SamplingParams
+    priority: int = 0
+    deadline: float | None = None
+    cache_domain: str = ""
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Forget a request; its row is free before the next step. Unknown ids are ignored."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """End the engine process after the current step."""
+
+
+@dataclass(frozen=True)
+class Ping:
+    """Answered by `Pong` between two steps: tells a busy engine from a hung one."""
+
+    nonce: int
+
+
+EngineCommand = Submit | Abort | Shutdown | Ping
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds. `queue_s` runs from arrival to admission, `ttft_s` to the first token."""
+
+    queue_s: float
+    prefix_load_s: float
+    ttft_s: float | None
+    total_s: float
+
+
+@dataclass(frozen=True)
+class EngineError:
+    """A typed failure of one request; `code` is one of the HTTP contract's error codes."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class TokenDelta:
+    """Tokens that one request gained in one step."""
+
+    id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a request. `prefixes` are the digests read from the row's lease, in order.
+
+    `stop` is the stop token id that ended it, if one did. With `error` set there is no answer
+    and `reason` is None. A request aborted by the client gets no `Finished`.
+    """
+
+    id: str
+    reason: FinishReason | None
+    prefixes: tuple[str, ...]
+    prefix_tokens: tuple[int, ...]
+    timing: Timing
+    stop: int | None = None
+    error: EngineError | None = None
+
+
+@dataclass(frozen=True)
+class RowRecord:
+    """One row of one step: which request it served and how many tokens it ran."""
+
+    id: str
+    phase: Literal["prefill", "decode"]
+    tokens: int
+    prefix_tokens: int
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one forward pass held: the engine's own account of batching."""
+
+    step: int
+    rows: tuple[RowRecord, ...]
+    waiting: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ResidencyChange:
+    """Where a prefix is now."""
+
+    tenant: str
+    digest: str
+    state: ResidencyState
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """Everything one step has to say, in one message."""
+
+    record: StepRecord | None
+    deltas: tuple[TokenDelta, ...] = ()
+    finished: tuple[Finished, ...] = ()
+    residency: tuple[ResidencyChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class SiteInfo:
+    """One attention site of the resident model."""
+
+    site: Literal["encoder", "decoder", "cross"]
+    layers: int
+    kv_heads: int
+    k_dim: int
+    v_dim: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the HTTP process knows about the resident model.
+
+    `context` is the number of positions (None: no limit). `weights_digest` and `fingerprint`
+    are `sha256:<hex>`. `capacity_tokens` is the size of the KV memory in tokens.
+    """
+
+    id: str
+    family: Literal["causal", "seq2seq"]
+    architecture: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    vocabulary: int
+    dtype: str
+    device: str
+    context: int | None
+    fingerprint: str
+    methods: tuple[str, ...]
+    sites: tuple[SiteInfo, ...]
+    eos_token_ids: tuple[int, ...]
+    capacity_tokens: int
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """The fast tokenizer as the `tokenizers` library's JSON, so that no torch is needed."""
+
+    json: str
+    special_token_ids: tuple[int, ...]
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The engine serves. `tokenizer` is None where the model has no fast one."""
+
+    model: ModelInfo
+    tokenizer: TokenizerInfo | None
+
+
+@dataclass(frozen=True)
+class StartFailed:
+    """The engine could not start; it exits after this. `code` as in `EngineError`."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Pong:
+    """Answer to `Ping`."""
+
+    nonce: int
+
+
+EngineEvent = Ready | StartFailed | StepOutput | Pong
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """All that the engine process is told at start; sizes in tokens or bytes, None = derived."""
+
+    model: str
+    store: str
+    device: str = "auto"
+    dtype: str = "auto"
+    max_batch_rows: int = 64
+    max_batch_tokens: int = 2048
+    max_waiting: int = 1024
+    kv_tokens: int | None = None
+    prefix_host_bytes: int | None = None
+    prefix_device_bytes: int | None = None
+    max_prefix_tokens: int = 1024
+    threads: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
