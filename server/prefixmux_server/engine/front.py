@@ -1,0 +1,75 @@
+"""What the HTTP process sees of the engine: the protocols that the service is written against.
+
+`engine/client.py` implements them over pipes; tests implement them in a few lines. Nothing here
+knows of HTTP, of task names, of text or of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefixmux_server.engine.messages import (
+    EngineError,
+    Finished,
+    Ready,
+    ResidencyState,
+    StepRecord,
+    Submit,
+    TokenDelta,
+)
+
+
+@dataclass(frozen=True)
+class EngineHealth:
+    """Whether a request would be served now. `reason` is a short word or two for operators:
+    `ready`, `starting`, `restarting`, `unresponsive`, `stopped`."""
+
+    ok: bool
+    reason: str
+
+
+class Generation(Protocol):
+    """One submitted request. Iterated by one task; tokens come in the order they were sampled."""
+
+    def __aiter__(self) -> AsyncIterator[TokenDelta | Finished]:
+        """Yields deltas, then exactly one `Finished`, then ends.
+
+        After `abort` it ends without a `Finished`. When the engine dies it yields a `Finished`
+        whose error code is `engine_unavailable`.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Free the request's row within two steps. Idempotent, and harmless once finished."""
+        ...
+
+
+class EngineFront(Protocol):
+    """The engine as seen from one event loop; no method blocks it."""
+
+    @property
+    def ready(self) -> Ready | None:
+        """The last model announced; None until it is loaded and while the engine restarts."""
+        ...
+
+    @property
+    def health(self) -> EngineHealth: ...
+
+    def submit(self, submit: Submit) -> Generation:
+        """Raises `errors.EngineUnavailable` or, with `max_waiting` unanswered, `Overloaded`."""
+        ...
+
+    async def probe(self, tenant: str, digest: str) -> EngineError | None:
+        """The trial forward of a staged upload. None: finite logits. Never raises: an engine
+        that is down answers `engine_unavailable`."""
+        ...
+
+    def residency(self, tenant: str, digest: str) -> ResidencyState:
+        """Where the prefix was after the last step; `disk` for one never asked for."""
+        ...
+
+    def steps(self, since: int) -> Sequence[StepRecord]:
+        """The last records with `step > since`, oldest first; a bounded number is kept."""
+        ...
