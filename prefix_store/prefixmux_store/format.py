@@ -1,0 +1,115 @@
+"""The native prefix file: safetensors bytes to a `PrefixFile` and back.
+
+Owns every rule that needs no model; `validate` owns those that do. Content is read from bytes
+only: no path, no library that could run what it loads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefixmux_store import container, meta
+from prefixmux_store.errors import InvalidPrefix
+from prefixmux_store.meta import BaseClaim, PrefixMeta
+from prefixmux_store.names import digest_of
+from prefixmux_store.tensors import RawTensor, check_values
+
+__all__ = ["BaseClaim", "PrefixFile", "PrefixMeta", "RawTensor", "encode", "parse"]
+
+_NAMES = meta.KV_SITES | {"embeddings"}
+_EMBEDDINGS_ONLY = frozenset({"PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"})
+_DECODER_ONLY = frozenset({"CARTRIDGE", "INFIX_TUNING"})
+
+
+@dataclass(frozen=True)
+class PrefixFile:
+    """A checked file. KV tensors are `[L, 2, P, H_kv, D]` (0 keys, 1 values), `embeddings`
+    `[P, hidden]`; `data` are the file's bytes, of which the tensors are views."""
+
+    digest: str
+    meta: PrefixMeta
+    tensors: Mapping[str, RawTensor]
+    data: bytes = field(repr=False)
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """Virtual tokens by tensor name."""
+        return {name: _tokens(tensor) for name, tensor in sorted(self.tensors.items())}
+
+    @property
+    def tokens(self) -> int:
+        return max(self.sites.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file, header included."""
+        return len(self.data)
+
+    def offset(self, site: str) -> int:
+        """How far the real tokens' positions are shifted at a site."""
+        if self.meta.position_offset is not None:
+            return self.meta.position_offset.get(site, 0)
+        return self.sites.get(site, 0) if site == "decoder" else 0
+
+
+def parse(data: bytes) -> PrefixFile:
+    """Raises `UnsafeFormat`, or `InvalidPrefix` with the first rule broken."""
+    box = container.read(data, _NAMES)
+    for name, tensor in box.tensors.items():
+        _check_shape(name, tensor)
+    text = box.metadata.get(meta.KEY)
+    described = PrefixMeta() if text is None else meta.load(text)
+    _check_method(described.method, box.tensors)
+    _check_offsets(described.position_offset, box.tensors)
+    check_values(box.tensors)
+    return PrefixFile(digest_of(data), described, box.tensors, data)
+
+
+def encode(tensors: Mapping[str, RawTensor], described: PrefixMeta) -> bytes:
+    """Canonical bytes: the same content gives the same file, on every machine.
+
+    Whatever is passed in, only a file that `parse` accepts comes out: raises as `parse` does.
+    """
+    data = container.write(tensors, {meta.KEY: meta.dump(described)})
+    parse(data)
+    return data
+
+
+def _tokens(tensor: RawTensor) -> int:
+    return tensor.shape[0] if len(tensor.shape) == 2 else tensor.shape[2]
+
+
+def _check_shape(name: str, tensor: RawTensor) -> None:
+    if name == "embeddings":
+        if len(tensor.shape) != 2:
+            raise InvalidPrefix("shape", "Tensor embeddings has to be [tokens, hidden].")
+    elif len(tensor.shape) != 5 or tensor.shape[1] != 2:
+        message = f"Tensor {name} has to be [layers, 2, tokens, kv_heads, head_dim]."
+        raise InvalidPrefix("shape", message)
+
+
+def _check_method(method: str, tensors: Mapping[str, RawTensor]) -> None:
+    names = tensors.keys()
+    if method == "PREFIX_TUNING":
+        fits = names <= meta.KV_SITES
+    elif method == "INFIX_EMBEDDING":
+        fits = names == {"embeddings", "decoder"}
+    else:
+        fits = (method in _EMBEDDINGS_ONLY and names == {"embeddings"}) or (
+            method in _DECODER_ONLY and names == {"decoder"}
+        )
+    if not fits:
+        raise InvalidPrefix("names", f"Method {method} does not go with the file's tensors.")
+    if method == "INFIX_EMBEDDING" and len({_tokens(tensor) for tensor in tensors.values()}) > 1:
+        raise InvalidPrefix("shape", "embeddings and decoder differ in their number of tokens.")
+
+
+def _check_offsets(offsets: Mapping[str, int] | None, tensors: Mapping[str, RawTensor]) -> None:
+    """Only the decoder can be shifted, by nothing or by the prefix's length."""
+    for site, offset in (offsets or {}).items():
+        if site not in tensors:
+            raise InvalidPrefix("metadata", f"position_offset names {site}, which has no tensor.")
+        if offset not in ({0, _tokens(tensors[site])} if site == "decoder" else {0}):
+            message = f"position_offset of {site} is neither 0 nor a decoder prefix's length."
+            raise InvalidPrefix("metadata", message)
