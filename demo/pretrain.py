@@ -88,7 +88,7 @@ def train(model: LlamaForCausalLM, batches: Iterator[torch.Tensor], seconds: flo
             group["lr"] = learning_rate(step, used / seconds)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=batch, labels=batch, use_cache=False).loss
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
