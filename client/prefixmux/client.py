@@ -1,0 +1,104 @@
+"""The blocking client: what a caller holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+import httpx2
+
+from prefixmux import calls
+from prefixmux.prefixes import Prefixes
+from prefixmux.retry import RetryPolicy
+from prefixmux.sender import Sender
+from prefixmux.types import (
+    BatchRow,
+    GenerateRequest,
+    GenerateResponse,
+    Health,
+    ModelInfo,
+    ServerVersion,
+    TokenInput,
+)
+from prefixmux.wire import Target
+
+
+class Client:
+    """A prefixmux server, seen by one tenant. Safe to share between threads.
+
+    `base_url` falls back to PREFIXMUX_BASE_URL, then http://127.0.0.1:8000; `api_key` to
+    PREFIXMUX_API_KEY. `timeout` is the longest silence in seconds, None for ever (connecting: at
+    most 5). `max_retries` counts attempts after the first. A given `http_client` stays the
+    caller's to close.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = 600,
+        max_retries: int = 2,
+        http_client: httpx2.Client | None = None,
+    ) -> None:
+        target = Target.resolve(base_url, api_key, timeout, http_client)
+        http = httpx2.Client() if http_client is None else http_client
+        self._owned = http if http_client is None else None
+        self._sender = Sender(http, target, RetryPolicy(max_retries))
+        self.prefixes = Prefixes(self._sender)
+
+    def generate(
+        self,
+        task_id: str | None,
+        input: TokenInput,
+        *,
+        version: int | None = None,
+        **parameters: object,
+    ) -> GenerateResponse:
+        """Generate for one input (text or token ids) with a task's prefix.
+
+        `task_id` None is the bare model, `version` None the active one; `parameters` as in the
+        contract (`max_new_tokens`, `temperature`, `stop`, ...), None meaning left out.
+        """
+        request = GenerateRequest(task_id, input, version, parameters)
+        return self._sender.send(calls.generate(request))
+
+    def generate_many(
+        self, requests: Iterable[GenerateRequest | Mapping[str, object]]
+    ) -> list[BatchRow]:
+        """Rows of any mix of tasks, answered in order: one `BatchRow` for each request.
+
+        More rows than one call may carry are sent in several. A refused row is that row's own
+        (`row.unwrap()` raises it); a refused or unanswered call raises here.
+        """
+        return [
+            row
+            for bodies in calls.batches(requests)
+            for row in self._sender.send(calls.generate_batch(bodies))
+        ]
+
+    def model(self) -> ModelInfo:
+        """The resident model and what can be uploaded for it."""
+        return self._sender.send(calls.model())
+
+    def version(self) -> ServerVersion:
+        return self._sender.send(calls.server_version())
+
+    def health(self) -> Health:
+        """Whether the server takes requests; not being ready is an answer, not an error."""
+        return self._sender.send(calls.health())
+
+    def close(self) -> None:
+        if self._owned is not None:
+            self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,76 @@
+"""When to send a call again, and after how long. Decides only; the sender waits.
+
+Sent again: what never reached the server (no connection) and what it refused untouched (429, 503),
+for every call; cut connections, timeouts and other 5xx only for repeatable calls. The server's
+`x-should-retry` overrules both, and its `Retry-After` replaces the back-off.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import httpx2
+
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 8.0
+# A server that asks for more is not obeyed by blocking the caller: the error is raised instead.
+LONGEST_RETRY_AFTER_S = 120.0
+
+NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+CUT = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError)
+REFUSED_UNTOUCHED = frozenset({429, 503})
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """`attempt` counts from 0; every method answers seconds to wait, or None: give up."""
+
+    max_retries: int = 2
+    uniform: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+
+    def after_error(
+        self, error: httpx2.RequestError, attempt: int, *, repeatable: bool
+    ) -> float | None:
+        retry = isinstance(error, NEVER_SENT) or (repeatable and isinstance(error, CUT))
+        return self._backoff(attempt) if retry and attempt < self.max_retries else None
+
+    def after_status(
+        self, response: httpx2.Response, attempt: int, *, repeatable: bool
+    ) -> float | None:
+        if attempt >= self.max_retries or not self._worth_it(response, repeatable=repeatable):
+            return None
+        asked = self._retry_after(response)
+        if asked is None:
+            return self._backoff(attempt)
+        return asked if asked <= LONGEST_RETRY_AFTER_S else None
+
+    def _worth_it(self, response: httpx2.Response, *, repeatable: bool) -> bool:
+        told = response.headers.get("x-should-retry", "").lower()
+        if told in ("true", "false"):
+            return bool(told == "true")
+        status = response.status_code
+        return status in REFUSED_UNTOUCHED or (repeatable and status in (500, 502, 504))
+
+    def _backoff(self, attempt: int) -> float:
+        """Doubling, capped, and up to a quarter shorter so that clients do not march in step."""
+        return min(FIRST_DELAY_S * 2.0**attempt, LONGEST_DELAY_S) * (1 - self.uniform() / 4)
+
+    def _retry_after(self, response: httpx2.Response) -> float | None:
+        """Seconds or an HTTP date; None when absent or unreadable."""
+        value = response.headers.get("retry-after", "")
+        try:
+            return max(0.0, float(value))
+        except ValueError:
+            pass
+        try:
+            date = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
+        return max(0.0, aware.timestamp() - self.now())

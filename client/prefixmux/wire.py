@@ -1,0 +1,126 @@
+"""From a `Call` to an HTTP request, and from a failed answer to an exception.
+
+Shared by every sender; holds where the server is and who asks, never a connection.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import IO, TypeAlias, TypeVar
+
+import httpx2
+from pydantic import ValidationError
+
+from prefixmux.calls import Call
+from prefixmux.errors import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    InvalidArgumentError,
+    class_of,
+)
+from prefixmux.types import ErrorBody
+
+T = TypeVar("T")
+HttpClient: TypeAlias = httpx2.Client | httpx2.AsyncClient
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+CONNECT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server, the headers it is asked with, and how long it may take."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    timeout: httpx2.Timeout
+
+    @classmethod
+    def resolve(
+        cls,
+        base_url: str | None,
+        api_key: str | None,
+        timeout: float | None,
+        http_client: HttpClient | None,
+    ) -> Target:
+        """Arguments win over the given HTTP client, it over the environment, that over defaults."""
+        own = str(http_client.base_url) if http_client is not None else ""
+        url = base_url or own or os.environ.get("PREFIXMUX_BASE_URL") or DEFAULT_BASE_URL
+        _check_url(url)
+        key = api_key or os.environ.get("PREFIXMUX_API_KEY")
+        headers = {"user-agent": f"prefixmux/{version('prefixmux')}", "accept": "application/json"}
+        if key:
+            if not (key.isascii() and key.isprintable()):
+                raise InvalidArgumentError("api_key must be printable ASCII.")
+            headers["authorization"] = f"Bearer {key}"
+        connect = CONNECT_TIMEOUT_S if timeout is None else min(timeout, CONNECT_TIMEOUT_S)
+        return cls(url.rstrip("/"), headers, httpx2.Timeout(timeout, connect=connect))
+
+    @contextmanager
+    def request(self, http: HttpClient, call: Call[T]) -> Iterator[httpx2.Request]:
+        """The request of one attempt; its files are open inside the context only."""
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(path.open("rb")) for name, path in call.files.items()
+            }
+            yield self._build(http, call, files)
+
+    def _build(
+        self, http: HttpClient, call: Call[T], files: Mapping[str, IO[bytes]]
+    ) -> httpx2.Request:
+        try:
+            return http.build_request(
+                call.method,
+                self.base_url + call.path,
+                json=call.json,
+                params=dict(call.params) or None,
+                data=dict(call.form) or None,
+                files=_file_parts(files) or None,
+                headers=dict(self.headers),
+                timeout=self.timeout,
+            )
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(
+                f"The request is not expressible as JSON: {error}"
+            ) from error
+
+    def failure(self, error: httpx2.RequestError) -> APIConnectionError:
+        """The exception for a call that got no answer."""
+        if isinstance(error, httpx2.TimeoutException):
+            return APITimeoutError(f"{self.base_url} did not answer in time.")
+        return APIConnectionError(f"No answer from {self.base_url}: {error}.")
+
+
+def status_error(response: httpx2.Response) -> APIStatusError:
+    """The exception for an error answer, also one that is not prefixmux's own (a proxy's)."""
+    request_id = response.headers.get("x-request-id")
+    try:
+        body = ErrorBody.model_validate(response.json()["error"])
+    except (ValueError, KeyError, TypeError, ValidationError):
+        reason = response.reason_phrase or "no reason given"
+        return class_of(response.status_code)(
+            f"{reason} (the answer has no prefixmux error in it).",
+            status_code=response.status_code,
+            request_id=request_id,
+        )
+    known = body if body.request_id else body.model_copy(update={"request_id": request_id})
+    return known.to_exception(response.status_code)
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise InvalidArgumentError(f"base_url {url!r} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidArgumentError(f"base_url {url!r} must begin with http:// or https://.")
+
+
+def _file_parts(files: Mapping[str, IO[bytes]]) -> dict[str, tuple[str, IO[bytes], str]]:
+    # The part's own name stands for the file's: paths of this machine are not sent.
+    return {name: (name, file, "application/octet-stream") for name, file in files.items()}
