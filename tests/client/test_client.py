@@ -1,0 +1,129 @@
+"""Where the client finds its server and its key, and what it closes."""
+
+from __future__ import annotations
+
+import httpx2
+import pytest
+from client.scripted import ScriptedServer
+
+from prefixmux import Client, InvalidArgumentError
+
+MODEL = {
+    "id": "tiny",
+    "family": "causal",
+    "layers": 2,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "hidden": 16,
+    "vocabulary": 64,
+    "dtype": "float32",
+    "device": "cpu",
+    "context": 128,
+    "fingerprint": "sha256:" + "1" * 64,
+    "methods": ["PREFIX_TUNING"],
+    "sites": {"decoder": {"layers": 2}},
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFIXMUX_BASE_URL", raising=False)
+    monkeypatch.delenv("PREFIXMUX_API_KEY", raising=False)
+
+
+def asked(base_url: str | None = None, api_key: str | None = None) -> httpx2.Request:
+    server = ScriptedServer(httpx2.Response(200, json={"version": "1"}))
+    Client(base_url, api_key, http_client=server.http()).version()
+    return server.last
+
+
+def test_the_environment_names_server_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFIXMUX_BASE_URL", "https://there/sub/")
+    monkeypatch.setenv("PREFIXMUX_API_KEY", "from-env")
+    request = asked()
+    assert request.url == "https://there/sub/version"
+    assert request.headers["authorization"] == "Bearer from-env"
+
+
+def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFIXMUX_BASE_URL", "https://there")
+    monkeypatch.setenv("PREFIXMUX_API_KEY", "from-env")
+    request = asked("http://here:1", "given")
+    assert request.url == "http://here:1/version"
+    assert request.headers["authorization"] == "Bearer given"
+
+
+def test_the_default_is_this_machine_without_a_key() -> None:
+    request = asked()
+    assert request.url == "http://127.0.0.1:8000/version"
+    assert "authorization" not in request.headers
+    assert request.headers["user-agent"].startswith("prefixmux/")
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://", "http://a:b"])
+def test_a_base_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="base_url"):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["a\nb", "schlüssel"])
+def test_a_key_that_no_header_carries_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Client("http://x", key)
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(("timeout", "connect"), [(600, 5), (2, 2), (None, 5)])
+def test_the_timeout_bounds_silence_and_connecting_is_shorter(
+    timeout: float | None, connect: float
+) -> None:
+    server = ScriptedServer(httpx2.Response(200, json={"version": "1"}))
+    Client("http://x", timeout=timeout, http_client=server.http()).version()
+    asked_for = server.last.extensions["timeout"]
+    assert asked_for == {"connect": connect, "read": timeout, "write": timeout, "pool": timeout}
+
+
+def test_a_given_http_client_stays_open() -> None:
+    http = ScriptedServer().http()
+    with Client("http://x", http_client=http):
+        pass
+    assert not http.is_closed
+
+
+def test_the_base_url_of_a_given_http_client_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFIXMUX_BASE_URL", "https://there")
+    server = ScriptedServer(httpx2.Response(200, json={"version": "1"}))
+    http = httpx2.Client(base_url="http://mine", transport=httpx2.MockTransport(server))
+    Client(http_client=http).version()
+    assert server.last.url == "http://mine/version"
+
+
+def test_using_a_closed_client_fails() -> None:
+    with Client("http://127.0.0.1:9") as client:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        client.version()
+
+
+def test_model_describes_the_resident_model() -> None:
+    server = ScriptedServer(httpx2.Response(200, json=MODEL))
+    model = server.client().model()
+    assert (model.id, model.context, model.methods) == ("tiny", 128, ("PREFIX_TUNING",))
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (httpx2.Response(200, json={"status": "ready"}), (True, "ready", None)),
+        (
+            httpx2.Response(503, json={"status": "starting", "reason": "loading"}),
+            (False, "starting", "loading"),
+        ),
+        (httpx2.Response(503, content=b"<html>"), (False, "unavailable", None)),
+    ],
+)
+def test_not_being_ready_is_an_answer(
+    response: httpx2.Response, expected: tuple[bool, str, str | None]
+) -> None:
+    health = ScriptedServer(response).client(max_retries=2).health()
+    assert (health.ready, health.status, health.reason) == expected

@@ -1,0 +1,123 @@
+"""`generate` and `generate_many`: what is sent, and how the answer reads."""
+
+from __future__ import annotations
+
+import json
+
+import httpx2
+import pytest
+from client.scripted import ScriptedServer, generation, sent_json
+
+from prefixmux import (
+    APIResponseError,
+    GenerateRequest,
+    InvalidArgumentError,
+    NotFoundError,
+)
+
+
+def echo_batch(request: httpx2.Request) -> httpx2.Response:
+    """Answers every row with its own input as the text."""
+    rows = [
+        {"status": 200, "response": generation(text=row["input"])}
+        for row in sent_json(request)["requests"]
+    ]
+    return httpx2.Response(200, json={"results": rows})
+
+
+def test_generate_sends_the_contract_and_reads_the_answer() -> None:
+    server = ScriptedServer(httpx2.Response(200, json=generation()))
+    answer = server.client(api_key="k-1").generate(
+        "e2e", "name : Aromi", version=3, max_new_tokens=5, stop=["."], seed=None
+    )
+    assert server.last.method == "POST"
+    assert server.last.url == "http://server/generate"
+    assert server.last.headers["authorization"] == "Bearer k-1"
+    assert sent_json(server.last) == {
+        "task_id": "e2e",
+        "version": 3,
+        "input": "name : Aromi",
+        "parameters": {"max_new_tokens": 5, "stop": ["."]},
+    }
+    assert answer.text == "a pub"
+    assert answer.outputs[0].token_ids == (5, 6, 2)
+    assert answer.prefixes[0].tokens == 10
+    assert answer.usage.generated_tokens == 3
+
+
+def test_the_bare_model_takes_ids_and_may_answer_without_text() -> None:
+    bare = generation(text=None, task_id=None, version=None, prefix_digest=None, prefixes=[])
+    server = ScriptedServer(httpx2.Response(200, json=bare))
+    answer = server.client().generate(None, (1, 2, 3))
+    assert sent_json(server.last) == {"input": [1, 2, 3]}
+    assert (answer.text, answer.task_id, answer.prefixes) == (None, None, ())
+
+
+def test_fields_of_a_newer_server_are_kept() -> None:
+    server = ScriptedServer(httpx2.Response(200, json=generation(colour="blue")))
+    answer = server.client().generate("e2e", "x")
+    assert answer.model_extra is not None
+    assert answer.model_extra["colour"] == "blue"
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b'{"id": "g"}', b""])
+def test_an_answer_of_something_else_is_a_typed_error(body: bytes) -> None:
+    server = ScriptedServer(httpx2.Response(200, content=body))
+    with pytest.raises(APIResponseError):
+        server.client().generate("e2e", "x")
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), "\ud800"])
+def test_what_json_cannot_carry_is_refused_before_sending(value: object) -> None:
+    server = ScriptedServer()
+    with pytest.raises(InvalidArgumentError):
+        server.client().generate("e2e", "x", temperature=value)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("rows", "calls"), [(1, [1]), (256, [256]), (257, [256, 1])])
+def test_generate_many_splits_and_keeps_the_order(rows: int, calls: list[int]) -> None:
+    server = ScriptedServer(*[echo_batch] * len(calls))
+    requests = [GenerateRequest("e2e", str(i)) for i in range(rows)]
+    answered = server.client().generate_many(requests)
+    assert [row.unwrap().text for row in answered] == [str(i) for i in range(rows)]
+    assert [len(sent_json(request)["requests"]) for request in server.requests] == calls
+
+
+def test_generate_many_splits_long_rows_below_the_body_limit() -> None:
+    server = ScriptedServer(*[echo_batch] * 3)
+    texts = [letter * 600_000 for letter in "abc"]
+    answered = server.client().generate_many([{"input": text} for text in texts])
+    assert [row.unwrap().text for row in answered] == texts
+    assert all(len(request.content) < 2**20 for request in server.requests)
+
+
+def test_generate_many_of_nothing_sends_nothing() -> None:
+    server = ScriptedServer()
+    assert server.client().generate_many([]) == []
+    assert server.requests == []
+
+
+def test_a_dict_is_sent_as_it_is() -> None:
+    server = ScriptedServer(echo_batch)
+    row = {"task_id": None, "input": "x", "parameters": {"seed": None}, "unknown": 1}
+    server.client().generate_many([row])
+    assert sent_json(server.last) == {"requests": [row]}
+
+
+def test_a_refused_row_is_its_own() -> None:
+    error = {"code": "task_not_found", "message": "No such task.", "param": "task_id"}
+    rows = [{"status": 200, "response": generation()}, {"status": 404, "error": error}]
+    server = ScriptedServer(httpx2.Response(200, json={"results": rows}))
+    good, bad = server.client().generate_many([{"input": "x"}, {"input": "y"}])
+    assert good.ok
+    assert not bad.ok
+    with pytest.raises(NotFoundError) as caught:
+        bad.unwrap()
+    assert (caught.value.code, caught.value.param) == ("task_not_found", "task_id")
+
+
+def test_a_batch_answer_of_the_wrong_length_is_refused() -> None:
+    server = ScriptedServer(httpx2.Response(200, content=json.dumps({"results": []})))
+    with pytest.raises(APIResponseError):
+        server.client().generate_many([{"input": "x"}])

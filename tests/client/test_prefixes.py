@@ -1,0 +1,228 @@
+"""`client.prefixes`: uploads of both forms, paging, and the other calls."""
+
+from __future__ import annotations
+
+import hashlib
+from email import message_from_bytes
+from pathlib import Path
+
+import httpx2
+import pytest
+from client.scripted import ScriptedServer, refusal, sent_json, task, version
+
+from prefixmux import APIResponseError, Client, ConflictError, InvalidArgumentError, NotFoundError
+
+
+def parts(request: httpx2.Request) -> dict[str, bytes]:
+    """The multipart form of a request, by part name."""
+    head = f"content-type: {request.headers['content-type']}\r\n\r\n".encode()
+    found: dict[str, bytes] = {}
+    for part in message_from_bytes(head + request.content).walk():
+        name = part.get_param("name", header="content-disposition")
+        if isinstance(name, str):
+            payload = part.get_payload(decode=True)
+            assert isinstance(payload, bytes)
+            found[name] = payload
+    return found
+
+
+@pytest.fixture
+def native(tmp_path: Path) -> Path:
+    path = tmp_path / "prefix.safetensors"
+    path.write_bytes(b"native bytes")
+    return path
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_bytes(b'{"peft_type": "PREFIX_TUNING"}')
+    (folder / "adapter_model.safetensors").write_bytes(b"tensors")
+    return folder
+
+
+def created() -> httpx2.Response:
+    return httpx2.Response(201, json=version())
+
+
+def test_upload_of_a_native_file_claims_its_digest(native: Path) -> None:
+    server = ScriptedServer(created())
+    stored = server.client().prefixes.upload("e2e", native, description="first")
+    assert (server.last.method, server.last.url.path) == ("POST", "/prefixes")
+    assert parts(server.last) == {
+        "task_id": b"e2e",
+        "activate": b"true",
+        "description": b"first",
+        "sha256": b"sha256:" + hashlib.sha256(b"native bytes").hexdigest().encode(),
+        "file": b"native bytes",
+    }
+    assert (stored.version, stored.residency) == (1, "disk")
+
+
+def test_upload_of_a_peft_folder_sends_its_two_files(adapter: Path) -> None:
+    server = ScriptedServer(created())
+    server.client().prefixes.upload("e2e", str(adapter), activate=False)
+    assert parts(server.last) == {
+        "task_id": b"e2e",
+        "activate": b"false",
+        "adapter_config": b'{"peft_type": "PREFIX_TUNING"}',
+        "adapter_model": b"tensors",
+    }
+
+
+def test_upload_tells_nothing_of_this_machine(native: Path) -> None:
+    server = ScriptedServer(created())
+    server.client().prefixes.upload("e2e", native)
+    assert b"prefix.safetensors" not in server.last.content
+    assert str(native.parent).encode() not in server.last.content
+
+
+def test_an_upload_cut_in_the_middle_is_sent_again_whole(native: Path) -> None:
+    busy = refusal(503, "engine_unavailable", headers={"retry-after": "0"})
+    server = ScriptedServer(busy, created())
+    server.client(max_retries=1).prefixes.upload("e2e", native)
+    assert [parts(request)["file"] for request in server.requests] == [b"native bytes"] * 2
+
+
+@pytest.mark.parametrize("name", ["prefix.bin", "prefix.PT", "prefix.pkl"])
+def test_pickled_weights_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    with pytest.raises(InvalidArgumentError, match=r"save_pretrained"):
+        ScriptedServer().client().prefixes.upload("e2e", tmp_path / name)
+
+
+def test_a_pickled_adapter_is_refused_with_the_way_out(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(InvalidArgumentError, match=r"save_pretrained"):
+        ScriptedServer().client().prefixes.upload("e2e", adapter)
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_half_an_adapter_is_refused_by_name(adapter: Path, missing: str) -> None:
+    (adapter / missing).unlink()
+    with pytest.raises(InvalidArgumentError, match=missing):
+        ScriptedServer().client().prefixes.upload("e2e", adapter)
+
+
+def test_the_weights_of_an_adapter_alone_point_to_their_folder(adapter: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="give its folder"):
+        ScriptedServer().client().prefixes.upload("e2e", adapter / "adapter_model.safetensors")
+
+
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ScriptedServer().client().prefixes.upload("e2e", tmp_path / "none.safetensors")
+
+
+def test_list_follows_the_cursor() -> None:
+    server = ScriptedServer(
+        httpx2.Response(200, json={"items": [task("a"), task("b")], "next_cursor": "c+/="}),
+        httpx2.Response(200, json={"items": [task("c", active=None)], "next_cursor": None}),
+    )
+    tasks = list(server.client().prefixes.list(query="x", limit=2))
+    assert [item.task_id for item in tasks] == ["a", "b", "c"]
+    assert tasks[2].active_version is None
+    assert dict(server.requests[0].url.params) == {"limit": "2", "query": "x"}
+    assert dict(server.requests[1].url.params) == {"limit": "2", "query": "x", "cursor": "c+/="}
+
+
+def test_list_asks_only_for_the_pages_that_are_read() -> None:
+    page = httpx2.Response(200, json={"items": [task("a"), task("b")], "next_cursor": "more"})
+    server = ScriptedServer(page)
+    assert next(server.client().prefixes.list()).task_id == "a"
+    assert len(server.requests) == 1
+
+
+def test_versions_follows_the_cursor() -> None:
+    server = ScriptedServer(
+        httpx2.Response(200, json={"items": [version(1)], "next_cursor": "2"}),
+        httpx2.Response(200, json={"items": [version(2)], "next_cursor": None}),
+    )
+    assert [v.version for v in server.client().prefixes.versions("e2e")] == [1, 2]
+    assert server.last.url.path == "/prefixes/e2e/versions"
+
+
+def test_the_other_calls_name_their_routes() -> None:
+    server = ScriptedServer(
+        httpx2.Response(200, json=task()),
+        httpx2.Response(200, json=version(2)),
+        httpx2.Response(200, json=task(active=2)),
+        httpx2.Response(204),
+        httpx2.Response(204),
+    )
+    prefixes = server.client().prefixes
+    assert prefixes.get("e2e").active_version == 1
+    assert prefixes.get_version("e2e", 2).version == 2
+    assert prefixes.activate("e2e", 2).active_version == 2
+    prefixes.delete("e2e", 1)
+    prefixes.delete("e2e")
+    assert [f"{request.method} {request.url.path}" for request in server.requests] == [
+        "GET /prefixes/e2e",
+        "GET /prefixes/e2e/versions/2",
+        "POST /prefixes/e2e/activate",
+        "DELETE /prefixes/e2e/versions/1",
+        "DELETE /prefixes/e2e",
+    ]
+    assert sent_json(server.requests[2]) == {"version": 2}
+
+
+def test_deleting_the_active_version_is_a_conflict() -> None:
+    server = ScriptedServer(refusal(409, "version_active"))
+    with pytest.raises(ConflictError):
+        server.client().prefixes.delete("e2e", 1)
+
+
+def test_a_task_id_never_reaches_another_route() -> None:
+    server = ScriptedServer(refusal(404, "task_not_found"))
+    with pytest.raises(NotFoundError):
+        server.client().prefixes.get("../model?x#y")
+    assert server.last.url.raw_path == b"/prefixes/..%2Fmodel%3Fx%23y"
+
+
+@pytest.mark.parametrize("task_id", ["", ".", ".."])
+def test_a_task_id_that_a_path_would_swallow_is_refused(task_id: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        ScriptedServer().client().prefixes.delete(task_id)
+
+
+def stored(data: bytes) -> dict[str, object]:
+    return version(2, prefix_digest=f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def serving(data: bytes, sent: bytes) -> Client:
+    active = task() | {"active_version": 2, "active": stored(data)}
+    return ScriptedServer(
+        httpx2.Response(200, json=active), httpx2.Response(200, content=sent)
+    ).client()
+
+
+def test_download_writes_the_active_version(tmp_path: Path) -> None:
+    path = tmp_path / "out.safetensors"
+    path.write_bytes(b"older")
+    assert serving(b"native", sent=b"native").prefixes.download("e2e", path).version == 2
+    assert path.read_bytes() == b"native"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_download_of_damaged_bytes_leaves_the_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "out.safetensors"
+    path.write_bytes(b"older")
+    with pytest.raises(APIResponseError):
+        serving(b"native", sent=b"nativ").prefixes.download("e2e", path)
+    assert path.read_bytes() == b"older"
+
+
+def test_download_of_a_named_version(tmp_path: Path) -> None:
+    server = ScriptedServer(
+        httpx2.Response(200, json=stored(b"native")), httpx2.Response(200, content=b"native")
+    )
+    server.client().prefixes.download("e2e", tmp_path / "out", version=2)
+    assert server.last.url.path == "/prefixes/e2e/versions/2/file"
+
+
+def test_download_without_an_active_version_is_not_found(tmp_path: Path) -> None:
+    server = ScriptedServer(httpx2.Response(200, json=task(active=None)))
+    with pytest.raises(NotFoundError) as caught:
+        server.client().prefixes.download("e2e", tmp_path / "out")
+    assert caught.value.code == "version_not_found"
