@@ -1,5 +1,7 @@
 """Which activation modules have a faster form that computes the same function.
 
+Only GELUs: fusing SiLU or ReLU, which torch computes in one pass, gains nothing measurable.
+
 Knows functions, not models: where an activation stands, and whether the linear layer before it can
 take it over, is found out by `dense`.
 """
@@ -23,8 +25,6 @@ class PostOp:
 
 _TANH = PostOp("gelu", "tanh")
 _ERF = PostOp("gelu", "none")
-_SILU = PostOp("swish")
-_RELU = PostOp("relu")
 
 # Exact types: a subclass may compute something else.
 _FUNCTIONS: dict[type[nn.Module], PostOp] = {
@@ -33,9 +33,6 @@ _FUNCTIONS: dict[type[nn.Module], PostOp] = {
     hf.AccurateGELUActivation: _TANH,
     hf.GELUTanh: _TANH,
     hf.GELUActivation: _ERF,
-    hf.SiLUActivation: _SILU,
-    nn.SiLU: _SILU,
-    nn.ReLU: _RELU,
 }
 
 # transformers writes these as chains of elementwise operations, each a pass over memory.

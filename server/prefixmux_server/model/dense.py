@@ -83,11 +83,10 @@ def optimise(model: nn.Module, *, dtype: torch.dtype, device: torch.device) -> D
     """
     report = DenseReport()
     refusal = _refusal(dtype, device)
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if type(module) in (nn.Linear, Conv1D):
-            reason = refusal or _pack(model, name, module, report)
-            if reason is not None:
-                report.kept[name] = reason
+    for name in _names(model, nn.Linear, Conv1D):
+        reason = refusal or _pack(model, name, report)
+        if reason is not None:
+            report.kept[name] = reason
     if refusal is None:
         _exchange_activations(model, report)
         _drop_dropouts(model, report)
@@ -98,9 +97,7 @@ def _refusal(dtype: torch.dtype, device: torch.device) -> str | None:
     """Why nothing can be packed here; None if packing can be tried."""
     if device.type != "cpu":
         return f"device is {device.type}"
-    if not (
-        torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    ):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return "this torch has no packed oneDNN layers"
     supported = dtype == torch.float32 or (
         dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -108,8 +105,15 @@ def _refusal(dtype: torch.dtype, device: torch.device) -> str | None:
     return None if supported else f"oneDNN has no fast {dtype} on this CPU"
 
 
-def _pack(model: nn.Module, name: str, module: nn.Module, report: DenseReport) -> str | None:
+def _names(model: nn.Module, *types: type[nn.Module]) -> list[str]:
+    """Names, not modules: a list of those would keep every old weight alive to the end."""
+    modules = model.named_modules(remove_duplicate=False)
+    return [name for name, module in modules if type(module) in types]
+
+
+def _pack(model: nn.Module, name: str, report: DenseReport) -> str | None:
     """Exchange one linear layer; returns why not, if not."""
+    module = model.get_submodule(name)
     weight = cast(Tensor, module.weight)
     bias = cast("Tensor | None", module.bias)
     if type(module) is Conv1D:
@@ -188,7 +192,6 @@ def _fuse(parent: nn.Module, activation: str, layer: PackedLinear, post: PostOp)
 
 
 def _drop_dropouts(model: nn.Module, report: DenseReport) -> None:
-    for name, module in list(model.named_modules(remove_duplicate=False)):
-        if type(module) is nn.Dropout:
-            model.set_submodule(name, nn.Identity())
-            report.dropouts += 1
+    for name in _names(model, nn.Dropout):
+        model.set_submodule(name, nn.Identity())
+        report.dropouts += 1
