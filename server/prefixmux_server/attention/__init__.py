@@ -1,0 +1,1 @@
+"""Attention over the KV of many rows at once: plans of one step, and how they are computed."""

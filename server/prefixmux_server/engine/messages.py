@@ -7,7 +7,7 @@ versions are resolved once, before a `Submit` is made. Nothing here imports torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -228,7 +228,10 @@ EngineEvent = Ready | StartFailed | StepOutput | Pong
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """All that the engine process is told at start; sizes in tokens or bytes, None = derived."""
+    """All that the engine process is told at start; sizes in tokens or bytes, None = derived.
+
+    `layout` is how KV memory is organised: rows on a CPU, slots on a GPU unless said otherwise.
+    """
 
     model: str
     store: str
@@ -242,4 +245,4 @@ class EngineSettings:
     prefix_device_bytes: int | None = None
     max_prefix_tokens: int = 1024
     threads: int | None = None
-    options: dict[str, str] = field(default_factory=dict)
+    layout: Literal["auto", "rows", "slots"] = "auto"

@@ -1,0 +1,1 @@
+"""The resident model: unchanged Hugging Face classes, bound to our attention."""

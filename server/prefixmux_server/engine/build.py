@@ -1,0 +1,169 @@
+"""Puts an engine together from its settings. Runs in the engine process only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from prefixmux_server.engine.engine import Engine
+from prefixmux_server.engine.errors import EngineStartError
+from prefixmux_server.engine.failpoints import Failpoints
+from prefixmux_server.engine.forward import Forward
+from prefixmux_server.engine.messages import (
+    EngineSettings,
+    ModelInfo,
+    Ready,
+    SiteInfo,
+    TokenizerInfo,
+)
+from prefixmux_server.engine.queue import FirstComeQueue
+from prefixmux_server.engine.scheduler import Limits, Scheduler
+from prefixmux_server.memory.layout import KVLayout, SiteSpec
+from prefixmux_server.memory.loader import PrefixLoader
+from prefixmux_server.memory.residency import Residency
+from prefixmux_server.memory.select import (
+    default_capacity,
+    free_bytes,
+    layout_name,
+    make_layout,
+)
+from prefixmux_server.memory.source import StoreSource
+from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.fingerprint import fingerprint, weights_digest
+from prefixmux_server.model.load import LoadedModel, load_model, locate, resolve_device
+from prefixmux_store.blobs import BlobStore
+from prefixmux_store.files import OsFiles
+from prefixmux_store.validate import ModelShape, SiteShape
+
+METHODS = ("PREFIX_TUNING", "CARTRIDGE")
+_TRIAL_TOKENS = 512
+
+
+def build_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
+    """`wake` is called from another thread when a step may find new work (a prefix was loaded).
+
+    Raises EngineStartError.
+    """
+    _quieten()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    # Subnormal numbers in a prefix would slow every product down by an order of magnitude.
+    torch.set_flush_denormal(True)
+    try:
+        return _Builder(settings, wake).build()
+    except (UnsupportedModelError, ValueError) as error:
+        raise EngineStartError("unsupported_model", str(error)) from error
+
+
+def _quieten() -> None:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class _Builder:
+    settings: EngineSettings
+    wake: Callable[[], None]
+
+    def build(self) -> tuple[Engine, Ready]:
+        device = resolve_device(self.settings.device)
+        folder = locate(self.settings.model)
+        name = layout_name(self.settings.layout, device)
+
+        def trial(spec: SiteSpec, dtype: torch.dtype) -> KVLayout:
+            return make_layout(name, spec, _TRIAL_TOKENS, dtype, device, poison=True)
+
+        loaded = load_model(folder, device, self.settings.dtype, trial)
+        dtype = loaded.module.dtype
+        rows = self.settings.max_batch_rows
+        capacity = self.settings.kv_tokens or default_capacity(loaded.spec, dtype, device, rows)
+        layout = make_layout(name, loaded.spec, capacity, dtype, device)
+        info = self._info(folder, loaded, capacity)
+        limits = Limits(rows, self.settings.max_batch_tokens, loaded.context)
+        residency = self._residency(layout, loaded, info)
+        return assemble(loaded, layout, residency, limits), Ready(info, _tokenizer(loaded))
+
+    def _residency(self, layout: KVLayout, loaded: LoadedModel, info: ModelInfo) -> Residency:
+        device, dtype = loaded.module.device, loaded.module.dtype
+        shape = model_shape(info, self.settings.max_prefix_tokens)
+        blobs = BlobStore(Path(self.settings.store), OsFiles())
+        source = StoreSource(blobs, shape, dtype, pin=device.type == "cuda")
+        executor = ThreadPoolExecutor(2, thread_name_prefix="prefix-loader")
+        loader = PrefixLoader(source, executor, self.wake)
+        pool = layout.capacity_tokens * loaded.spec.bytes_per_token(dtype)
+        host = self.settings.prefix_host_bytes or free_bytes(torch.device("cpu")) // 10
+        on_device = self.settings.prefix_device_bytes or pool // 2
+        return Residency(layout, loader, host_bytes=host, device_bytes=on_device)
+
+    def _info(self, folder: Path, loaded: LoadedModel, capacity: int) -> ModelInfo:
+        spec = loaded.spec
+        weights = weights_digest(folder, Path(self.settings.store) / "cache" / "weights.json")
+        return ModelInfo(
+            id=folder.name if Path(self.settings.model).is_dir() else self.settings.model,
+            family="causal",
+            architecture=loaded.architecture,
+            layers=spec.layers,
+            kv_heads=spec.kv_heads,
+            head_dim=spec.k_dim,
+            hidden=loaded.hidden,
+            vocabulary=loaded.vocabulary,
+            dtype=str(loaded.module.dtype).removeprefix("torch."),
+            device=loaded.module.device.type,
+            context=loaded.context,
+            fingerprint=fingerprint(
+                loaded.architecture, spec, loaded.hidden, loaded.vocabulary, weights
+            ),
+            methods=METHODS,
+            sites=(SiteInfo("decoder", spec.layers, spec.kv_heads, spec.k_dim, spec.v_dim),),
+            eos_token_ids=loaded.eos_token_ids,
+            capacity_tokens=capacity,
+        )
+
+
+def assemble(
+    loaded: LoadedModel,
+    layout: KVLayout,
+    residency: Residency,
+    limits: Limits,
+    *,
+    failpoints: Failpoints | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Engine:
+    """An engine over parts that are ready; it owns them from now on."""
+    scheduler = Scheduler(FirstComeQueue(), layout, residency, limits, clock)
+    return Engine(
+        scheduler,
+        Forward(loaded.model, layout, failpoints or Failpoints()),
+        frozenset(loaded.eos_token_ids),
+        clock=clock,
+    )
+
+
+def model_shape(info: ModelInfo, max_prefix_tokens: int) -> ModelShape:
+    """What a prefix file is checked against."""
+    return ModelShape(
+        architecture=info.architecture,
+        family=info.family,
+        layers=info.layers,
+        kv_heads=info.kv_heads,
+        head_dim=info.head_dim,
+        hidden=info.hidden,
+        vocabulary=info.vocabulary,
+        fingerprint=info.fingerprint,
+        methods=info.methods,
+        sites={s.site: SiteShape(s.layers, s.kv_heads, s.k_dim, s.v_dim) for s in info.sites},
+        max_prefix_tokens=max_prefix_tokens,
+    )
+
+
+def _tokenizer(loaded: LoadedModel) -> TokenizerInfo | None:
+    tokenizer = loaded.tokenizer
+    if tokenizer is None:
+        return None
+    return TokenizerInfo(tokenizer.json, tokenizer.special_token_ids, tokenizer.chat_template)

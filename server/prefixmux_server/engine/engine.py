@@ -1,0 +1,177 @@
+"""The engine: `submit`, `abort`, `step`. Synchronous, in no process of its own, and the only
+owner of scheduler, memory and model. It knows digests and tenants, never task names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prefixmux_server.engine.batch import BatchRow
+from prefixmux_server.engine.forward import Forward, StepResult
+from prefixmux_server.engine.messages import (
+    EngineError,
+    Finished,
+    ResidencyChange,
+    ResidencyState,
+    RowRecord,
+    StepOutput,
+    StepRecord,
+    Submit,
+    TokenDelta,
+)
+from prefixmux_server.engine.request import Request
+from prefixmux_server.engine.sampler import Sampler, SamplingRow
+from prefixmux_server.engine.scheduler import Scheduler
+from prefixmux_server.memory.residency import State
+
+
+@dataclass
+class _Events:
+    """What happened to requests in one step."""
+
+    deltas: list[TokenDelta]
+    finished: list[Finished]
+
+
+class Engine:
+    """`close` ends what the engine started; `step` must not be called after it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        forward: Forward,
+        eos: frozenset[int],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scheduler = scheduler
+        self._forward = forward
+        self._eos = eos
+        self._sampler = Sampler(eos)
+        self._clock = clock
+        self._requests: dict[str, Request] = {}
+        self._step = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests)
+
+    def submit(self, submit: Submit) -> None:
+        """Queue a request. Its id must not be in use."""
+        if submit.id in self._requests:
+            raise ValueError("a request of this id is under way")
+        request = Request(submit, self._clock())
+        self._requests[submit.id] = request
+        self._scheduler.submit(request)
+
+    def abort(self, request_id: str) -> None:
+        """Forget a request and free its row at once; an unknown id is ignored."""
+        request = self._requests.pop(request_id, None)
+        if request is not None:
+            self._scheduler.retire(request)
+
+    def step(self) -> StepOutput | None:
+        """Run every row once. None: nothing could run and nothing happened."""
+        events = _Events([], [])
+        self._scheduler.residency.collect()
+        self._expire(events)
+        self._scheduler.admit()
+        for request, error in self._scheduler.take_refused():
+            del self._requests[request.submit.id]
+            events.finished.append(request.finished(self._clock(), None, error=error))
+        record = self._run(events)
+        changes = self._residency_changes()
+        if record is None and not events.finished and not changes:
+            return None
+        return StepOutput(record, tuple(events.deltas), tuple(events.finished), changes)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError if any invariant of scheduler, memory or residency is broken."""
+        self._scheduler.check_integrity()
+        held = len(self._scheduler.running) + len(self._scheduler.waiting)
+        assert held == len(self._requests), "a request is lost"
+
+    def close(self) -> None:
+        self._scheduler.residency.close()
+
+    def _run(self, events: _Events) -> StepRecord | None:
+        rows = self._scheduler.schedule()
+        if not rows:
+            return None
+        started = self._clock()
+        records = tuple(row.record() for row in rows)
+        result = self._forward.run(rows)
+        self._advance(result, events)
+        for row, error in result.failed:
+            self._end(row.request, events, error=error)
+        return self._record(records, self._clock() - started)
+
+    def _record(self, rows: tuple[RowRecord, ...], seconds: float) -> StepRecord:
+        self._step += 1
+        return StepRecord(self._step, rows, len(self._scheduler.waiting), seconds)
+
+    def _advance(self, result: StepResult, events: _Events) -> None:
+        """Commit the step: KV that is stored counts from now on, and rows gain their tokens."""
+        ended = result.ended
+        tokens = self._sample(result)
+        for row in result.computed:
+            row.request.row.computed += row.count
+        for row, token in zip(ended, tokens, strict=True):
+            if token is None:
+                error = EngineError(
+                    "non_finite_output",
+                    "the model's output for this request is not finite; check its prefix",
+                )
+                self._end(row.request, events, error=error)
+            else:
+                self._append(row.request, token, events)
+
+    def _sample(self, result: StepResult) -> list[int | None]:
+        tokens: list[int | None] = []
+        for logits in result.logits:
+            rows = result.ended[len(tokens) : len(tokens) + len(logits)]
+            if rows:
+                tokens += self._sampler.sample(logits, _sampling_rows(rows))
+        return tokens
+
+    def _append(self, request: Request, token: int, events: _Events) -> None:
+        now = self._clock()
+        request.first_token = request.first_token or now
+        request.row.tokens.append(token)
+        events.deltas.append(TokenDelta(request.submit.id, (token,)))
+        reason, stop = request.finish_reason(self._eos)
+        if reason is not None:
+            self._requests.pop(request.submit.id)
+            events.finished.append(request.finished(now, reason, stop=stop))
+            self._scheduler.retire(request)
+
+    def _end(self, request: Request, events: _Events, *, error: EngineError) -> None:
+        del self._requests[request.submit.id]
+        events.finished.append(request.finished(self._clock(), None, error=error))
+        self._scheduler.retire(request)
+
+    def _expire(self, events: _Events) -> None:
+        now = self._clock()
+        for request in list(self._requests.values()):
+            deadline = request.submit.deadline
+            if deadline is not None and now >= deadline:
+                message = "the request's deadline passed before it was finished"
+                self._end(request, events, error=EngineError("deadline_exceeded", message))
+
+    def _residency_changes(self) -> tuple[ResidencyChange, ...]:
+        changes = self._scheduler.residency.drain_changes()
+        return tuple(ResidencyChange(k.tenant, k.digest, _public(state)) for k, state in changes)
+
+
+def _sampling_rows(rows: Sequence[BatchRow]) -> list[SamplingRow]:
+    return [
+        SamplingRow(r.request.submit.sampling, r.request.submit.input_ids, r.request.output)
+        for r in rows
+    ]
+
+
+def _public(state: State | None) -> ResidencyState:
+    if state is State.DEVICE:
+        return "device"
+    return "host" if state is State.HOST else "disk"

@@ -1,0 +1,221 @@
+"""Which prefixes are where: the only owner of that knowledge.
+
+    ABSENT -> LOADING -> HOST -> DEVICE
+                 `-----> FAILED
+
+Keyed by (tenant, digest); one engine serves one dtype. A pin (of a waiting or running request)
+keeps a prefix in host memory, a placement reference (of a running one) keeps it placed for rows.
+What nobody references may be evicted, least recently used first, to stay within the byte budgets.
+Eviction forgets the whole entry at once, so a prefix can never be believed present and be gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from prefixmux_server.memory.layout import KVLayout, Placement
+from prefixmux_server.memory.loader import Loaded, PrefixLoader
+from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
+from prefixmux_server.memory.source import PrefixLoadError
+
+
+class State(Enum):
+    LOADING = "loading"
+    HOST = "host"
+    DEVICE = "device"
+    FAILED = "failed"
+
+
+@dataclass(eq=False)
+class _Entry:
+    size: int
+    pins: int = 0
+    users: int = 0
+    kv: PrefixKV | None = None
+    placement: Placement | None = None
+    failure: PrefixLoadError | None = None
+
+    @property
+    def state(self) -> State:
+        if self.failure is not None:
+            return State.FAILED
+        if self.placement is not None:
+            return State.DEVICE
+        return State.LOADING if self.kv is None else State.HOST
+
+
+class Residency:
+    """Byte budgets are for prefixes alone; `device_bytes` is for layouts that share them."""
+
+    def __init__(
+        self, layout: KVLayout, loader: PrefixLoader, *, host_bytes: int, device_bytes: int
+    ) -> None:
+        self._layout = layout
+        self._loader = loader
+        self._host_budget = host_bytes
+        self._device_budget = device_bytes
+        # Insertion order is the order of last use: the first entry is the least recently used.
+        self._entries: dict[PrefixKey, _Entry] = {}
+        self._changes: dict[PrefixKey, State | None] = {}
+
+    def state(self, key: PrefixKey) -> State | None:
+        """None: absent."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry.state
+
+    def failure(self, key: PrefixKey) -> PrefixLoadError | None:
+        entry = self._entries.get(key)
+        return None if entry is None else entry.failure
+
+    def get(self, key: PrefixKey) -> PrefixKV:
+        """A pinned prefix that has been loaded."""
+        kv = self._entries[key].kv
+        assert kv is not None, "this prefix is not in host memory"
+        return kv
+
+    def fits(self, prefixes: Iterable[PrefixKV]) -> bool:
+        """Whether these prefixes together could ever be placed for one row."""
+        if not self._layout.shares_prefixes:
+            return True
+        return (
+            sum(kv.nbytes for kv in {kv.key: kv for kv in prefixes}.values()) <= self._device_budget
+        )
+
+    def exceeds_budget(self, key: PrefixKey) -> bool:
+        """Whether this prefix alone is larger than the budget: then it can never be served."""
+        return self._loader.size(key) > self._host_budget
+
+    def pin(self, key: PrefixKey) -> bool:
+        """Count one more request that needs this prefix, and see to it that it is loaded.
+
+        False: no room in host memory now; nothing was counted.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            size = self._loader.size(key)
+            if not self._make_host_room(size):
+                return False
+            entry = self._entries[key] = _Entry(size)
+            self._loader.start(key)
+        entry.pins += 1
+        self._touch(key)
+        return True
+
+    def unpin(self, key: PrefixKey) -> None:
+        entry = self._entries[key]
+        entry.pins -= 1
+        assert entry.pins >= entry.users >= 0
+        if entry.failure is not None and not entry.pins:
+            del self._entries[key]
+
+    def place(self, key: PrefixKey) -> Placement | None:
+        """Count one more row that sees this pinned prefix. None: no room on the device now."""
+        entry = self._entries[key]
+        assert entry.kv is not None and entry.pins
+        placement = entry.placement or self._place(entry.kv)
+        if placement is None:
+            return None
+        if self._layout.shares_prefixes and entry.placement is None:
+            entry.placement = placement
+            self._note(key)
+        entry.users += 1
+        return placement
+
+    def unplace(self, key: PrefixKey) -> None:
+        """A row is done with it. It stays placed until the room is needed."""
+        entry = self._entries[key]
+        entry.users -= 1
+        assert entry.users >= 0
+
+    def collect(self) -> None:
+        """Take in the loads that have ended."""
+        for loaded in self._loader.finished():
+            self._take_in(loaded)
+
+    def drain_changes(self) -> list[tuple[PrefixKey, State | None]]:
+        """Where prefixes have gone since the last call; None: no longer in memory."""
+        changes, self._changes = self._changes, {}
+        return list(changes.items())
+
+    def close(self) -> None:
+        """End the loader's threads."""
+        self._loader.close()
+
+    def check_integrity(self) -> None:
+        assert self.host_bytes <= self._host_budget, "more prefixes in memory than allowed"
+        assert self.device_bytes <= self._device_budget, "more prefixes on the device than allowed"
+        for entry in self._entries.values():
+            assert entry.pins >= entry.users >= 0, "a row sees a prefix that nobody pinned"
+            shared = self._layout.shares_prefixes and entry.users > 0
+            assert not shared or entry.placement is not None, "a row sees no placement"
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(entry.size for entry in self._entries.values())
+
+    @property
+    def device_bytes(self) -> int:
+        return sum(entry.size for entry in self._entries.values() if entry.placement)
+
+    def _take_in(self, loaded: Loaded) -> None:
+        entry = self._entries[loaded.key]
+        if isinstance(loaded.result, PrefixLoadError):
+            entry.failure = loaded.result
+            entry.size = 0
+            if not entry.pins:
+                del self._entries[loaded.key]
+        else:
+            entry.kv = loaded.result
+            entry.size = loaded.result.nbytes
+        self._note(loaded.key)
+
+    def _make_host_room(self, size: int) -> bool:
+        if size > self._host_budget:
+            return False
+        idle = [key for key, e in self._entries.items() if not e.pins and e.kv is not None]
+        while self.host_bytes + size > self._host_budget:
+            if not idle:
+                return False
+            self._evict(idle.pop(0))
+        return True
+
+    def _place(self, kv: PrefixKV) -> Placement | None:
+        """Displace prefixes that no row sees, oldest first, until this one fits."""
+        if not self._layout.shares_prefixes:
+            return self._layout.place(kv)
+        while True:
+            if self.device_bytes + kv.nbytes <= self._device_budget:
+                placement = self._layout.place(kv)
+                if placement is not None:
+                    return placement
+            if not self.reclaim():
+                return None
+
+    def reclaim(self) -> bool:
+        """Free the device memory of the oldest prefix that no row sees; False: there is none."""
+        for key, entry in self._entries.items():
+            if entry.placement is not None and not entry.users:
+                self._displace(key)
+                return True
+        return False
+
+    def _displace(self, key: PrefixKey) -> None:
+        entry = self._entries[key]
+        assert entry.placement is not None and not entry.users
+        self._layout.displace(entry.placement)
+        entry.placement = None
+        self._note(key)
+
+    def _evict(self, key: PrefixKey) -> None:
+        if self._entries[key].placement is not None:
+            self._displace(key)
+        del self._entries[key]
+        self._note(key)
+
+    def _touch(self, key: PrefixKey) -> None:
+        self._entries[key] = self._entries.pop(key)
+
+    def _note(self, key: PrefixKey) -> None:
+        self._changes[key] = self.state(key)

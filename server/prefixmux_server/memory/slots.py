@@ -1,0 +1,115 @@
+"""SlotLayout: one pool, one token per slot; a prefix is stored once and shared by all its rows.
+
+Slot 0 belongs to nobody: padding points at it, and it stays finite. Pages would have to cut or
+copy prefixes, which have any length, so the page size is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prefixmux_server.attention.gather import GatherPlan, TableRow
+from prefixmux_server.memory.layout import Lease, Placement, Segment, SiteSpec, Span
+from prefixmux_server.memory.prefix import PrefixKV
+
+
+class SlotLayout:
+    """`poison` fills what nobody owns with NaN, so that any foreign read shows (tests)."""
+
+    shares_prefixes = True
+
+    def __init__(
+        self,
+        spec: SiteSpec,
+        capacity_tokens: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        poison: bool = False,
+    ) -> None:
+        shape = (spec.layers, capacity_tokens + 1, spec.kv_heads)
+        self._keys = torch.zeros(*shape, spec.k_dim, dtype=dtype, device=device)
+        self._values = torch.zeros(*shape, spec.v_dim, dtype=dtype, device=device)
+        self._site = spec.site
+        self._capacity = capacity_tokens
+        self._poison = poison
+        self._free = list(range(capacity_tokens, 0, -1))
+        self._own: dict[Lease, Tensor] = {}
+        self._tables: dict[Lease, Tensor] = {}
+        self._placed: dict[int, Placement] = {}
+        self._wipe(torch.arange(1, capacity_tokens + 1))
+
+    @property
+    def capacity_tokens(self) -> int:
+        return self._capacity
+
+    def fits(self, prefix_tokens: int, reserve: int) -> bool:
+        return prefix_tokens + reserve <= self._capacity
+
+    def place(self, kv: PrefixKV) -> Placement | None:
+        slots = self._allocate(kv.tokens(self._site))
+        if slots is None:
+            return None
+        if len(slots):
+            tensor = kv.sites[self._site].to(self._keys.device, non_blocking=True)
+            self._keys.index_copy_(1, slots, tensor[:, 0])
+            self._values.index_copy_(1, slots, tensor[:, 1])
+        placement = Placement(kv, slots)
+        self._placed[id(placement)] = placement
+        return placement
+
+    def displace(self, placement: Placement) -> None:
+        if self._placed.pop(id(placement), None) is None or placement.slots is None:
+            raise ValueError("this prefix is not placed here")
+        self._give_back(placement.slots)
+
+    def admit(self, segments: Sequence[Segment], reserve: int) -> Lease | None:
+        own = self._allocate(reserve)
+        if own is None:
+            return None
+        lease = Lease(tuple(segments), reserve)
+        shared = [s.placement.slots for s in segments if s.placement.slots is not None]
+        self._own[lease] = own
+        self._tables[lease] = torch.cat([*shared, own])
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        self._give_back(self._own.pop(lease))
+        del self._tables[lease]
+
+    def plan(self, spans: Sequence[Span]) -> GatherPlan:
+        rows, first = [], 0
+        for span in spans:
+            end = span.lease.prefix_tokens + span.start + span.count
+            rows.append(TableRow(first, span.count, self._tables[span.lease][:end]))
+            first += span.count
+        return GatherPlan(self._keys, self._values, rows)
+
+    def check_integrity(self) -> None:
+        owned = [*self._own.values(), *(p.slots for p in self._placed.values())]
+        cells = self._free + [int(slot) for slots in owned if slots is not None for slot in slots]
+        assert sorted(cells) == list(range(1, self._capacity + 1)), "slots lost or owned twice"
+        placed = {id(p) for p in self._placed.values()}
+        for lease in self._own:
+            assert all(id(s.placement) in placed for s in lease.segments), "a lease lost its prefix"
+        assert bool(self._keys[:, 0].isfinite().all()), "the trash slot must stay finite"
+
+    def _allocate(self, tokens: int) -> Tensor | None:
+        if tokens > len(self._free):
+            return None
+        cut = len(self._free) - tokens
+        slots, self._free = self._free[cut:], self._free[:cut]
+        return torch.tensor(slots, dtype=torch.long, device=self._keys.device)
+
+    def _give_back(self, slots: Tensor) -> None:
+        self._free.extend(slots.tolist())
+        self._wipe(slots)
+
+    def _wipe(self, slots: Tensor) -> None:
+        if self._poison:
+            index = slots.to(self._keys.device)
+            self._keys.index_fill_(1, index, float("nan"))
+            self._values.index_fill_(1, index, float("nan"))

@@ -1,0 +1,1 @@
+"""What several test packages share: tiny models, engines without a process, reference data."""

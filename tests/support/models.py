@@ -1,0 +1,70 @@
+"""Tiny random models of every decoder-only family that is served, made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from prefixmux_server.memory.select import make_layout
+from prefixmux_server.model.load import LoadedModel, load_model
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY = 97
+EOS = 2
+_WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_COMMON = {"vocab_size": VOCABULARY, "eos_token_id": EOS, "bos_token_id": 1, "pad_token_id": 0}
+_GATED = {"intermediate_size": 64, "max_position_embeddings": 512, **_WIDTHS, **_COMMON}
+
+FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
+    "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, **_COMMON),
+    "llama": lambda: LlamaConfig(num_key_value_heads=2, **_GATED),
+    "qwen2": lambda: Qwen2Config(num_key_value_heads=2, **_GATED),
+    "qwen3": lambda: Qwen3Config(num_key_value_heads=1, head_dim=16, **_GATED),
+    "mistral": lambda: MistralConfig(num_key_value_heads=2, sliding_window=None, **_GATED),
+    "opt": lambda: OPTConfig(
+        ffn_dim=64, max_position_embeddings=512, word_embed_proj_dim=32, **_WIDTHS, **_COMMON
+    ),
+    "gpt_neox": lambda: GPTNeoXConfig(**_GATED),
+    "phi": lambda: PhiConfig(**_GATED),
+}
+
+
+def save_tiny(config: PreTrainedConfig, folder: Path, *, seed: int = 0, scale: float = 6.0) -> Path:
+    """Random weights large enough that greedy text varies from token to token."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(scale)
+    model.save_pretrained(folder)
+    return folder
+
+
+def load_folder(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+    """Loaded and proven, as the server does it."""
+    where = torch.device(device)
+    name = "rows" if device == "cpu" else "slots"
+    return load_model(
+        folder, where, dtype, lambda spec, kind: make_layout(name, spec, 512, kind, where)
+    )
+
+
+def random_prefix(loaded: LoadedModel, tokens: int, seed: int, scale: float = 1.0) -> torch.Tensor:
+    """`[L, 2, tokens, H_kv, D]`."""
+    spec = loaded.spec
+    generator = torch.Generator().manual_seed(seed)
+    shape = (spec.layers, 2, tokens, spec.kv_heads, spec.k_dim)
+    return (torch.randn(shape, generator=generator) * scale).to(loaded.module.dtype)
