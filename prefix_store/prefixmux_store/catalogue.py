@@ -1,0 +1,100 @@
+"""What a catalogue of tasks and versions has to offer: the one truth about what exists.
+
+Knows digests, never the bytes behind them. Every method is one transaction, durable when it
+returns, and may be called from any thread. Names are checked before they get here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prefixmux_store.format import PrefixFile
+from prefixmux_store.types import Task, Version
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A version that has no number yet."""
+
+    tenant: str
+    task_id: str
+    file: PrefixFile
+    description: str | None
+
+    def numbered(self, version: int, created_at: float) -> Version:
+        file = self.file
+        return Version(
+            tenant=self.tenant,
+            task_id=self.task_id,
+            version=version,
+            digests=(file.digest,),
+            method=file.meta.method,
+            sites=file.sites,
+            position_offset={site: file.offset(site) for site in file.sites},
+            prefix_tokens=file.tokens,
+            bytes=file.nbytes,
+            base_model=file.meta.base_model,
+            description=self.description,
+            created_at=created_at,
+        )
+
+
+@dataclass(frozen=True)
+class Commit:
+    """How a draft becomes a version. `check` runs inside the transaction, before anything is
+    written: what it finds holds until the version is visible, because a sweep waits."""
+
+    activate: bool
+    create_only: bool
+    now: float
+    check: Callable[[], None]
+
+
+class Catalogue(Protocol):
+    """Raises `TaskNotFound`, `VersionNotFound` and, for its own storage, `Unavailable`."""
+
+    def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
+        """The version and whether it is new: the same content in the same live task is found
+        again. Numbers start at 1 and are never reused. Raises `PreconditionFailed` when
+        `create_only` and the task is live."""
+        ...
+
+    def task(self, tenant: str, task_id: str) -> Task: ...
+
+    def tasks(self, tenant: str, limit: int, after: str, query: str) -> list[Task]:
+        """By task_id, those greater than `after` that contain `query`."""
+        ...
+
+    def version(self, tenant: str, task_id: str, version: int | None) -> Version:
+        """None: the active one."""
+        ...
+
+    def versions(self, tenant: str, task_id: str, limit: int, after: int) -> list[Version]:
+        """By number, those greater than `after`."""
+        ...
+
+    def activate(self, tenant: str, task_id: str, version: int, now: float) -> Task: ...
+
+    def delete_task(self, tenant: str, task_id: str) -> None: ...
+
+    def delete_version(self, tenant: str, task_id: str, version: int, now: float) -> None:
+        """Raises `VersionActive`."""
+        ...
+
+    def references(self) -> list[tuple[str, str]]:
+        """(tenant, digest) of every blob that a live version needs, each once."""
+        ...
+
+    def sweeping(self, tenant: str) -> AbstractContextManager[frozenset[str]]:
+        """The tenant's digests in use; no version can be added anywhere while it is entered."""
+        ...
+
+    def backup(self, path: Path) -> None:
+        """A consistent copy, as a file that a catalogue can be opened on."""
+        ...
+
+    def close(self) -> None: ...

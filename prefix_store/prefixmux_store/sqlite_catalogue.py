@@ -1,0 +1,202 @@
+"""The catalogue in SQLite: tables, statements, and rows to types.
+
+For one machine: WAL needs shared memory, which no network file system gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from prefixmux_store.catalogue import Commit, Draft
+from prefixmux_store.connections import Connections
+from prefixmux_store.errors import (
+    PreconditionFailed,
+    TaskNotFound,
+    VersionActive,
+    VersionNotFound,
+)
+from prefixmux_store.rows import TASK_COLUMNS, VERSION_COLUMNS, task_of, values_of, version_of
+from prefixmux_store.types import Task, Version
+
+# `number` outlives its task, so that a version number never means two things.
+_SCHEMA_1 = """
+CREATE TABLE task (
+    tenant TEXT NOT NULL, task_id TEXT NOT NULL, active INTEGER,
+    created_at REAL NOT NULL, updated_at REAL NOT NULL,
+    PRIMARY KEY (tenant, task_id)
+) WITHOUT ROWID;
+CREATE TABLE version (
+    tenant TEXT NOT NULL, task_id TEXT NOT NULL, version INTEGER NOT NULL,
+    digests TEXT NOT NULL, method TEXT NOT NULL, sites TEXT NOT NULL,
+    position_offset TEXT NOT NULL, prefix_tokens INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    base_model TEXT, description TEXT, created_at REAL NOT NULL,
+    PRIMARY KEY (tenant, task_id, version),
+    FOREIGN KEY (tenant, task_id) REFERENCES task (tenant, task_id) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE number (
+    tenant TEXT NOT NULL, task_id TEXT NOT NULL, last INTEGER NOT NULL,
+    PRIMARY KEY (tenant, task_id)
+) WITHOUT ROWID
+"""
+
+_TASKS = f"""
+SELECT {TASK_COLUMNS}, {VERSION_COLUMNS}
+FROM task t LEFT JOIN version v
+    ON v.tenant = t.tenant AND v.task_id = t.task_id AND v.version = t.active
+WHERE t.tenant = ?
+"""
+# A task without the version asked for gives a row of nulls; no task gives no row.
+_VERSION = f"""
+SELECT {VERSION_COLUMNS} FROM task t LEFT JOIN version v
+    ON v.tenant = t.tenant AND v.task_id = t.task_id AND v.version = coalesce(?, t.active)
+WHERE t.tenant = ? AND t.task_id = ?
+"""
+_VERSIONS = f"""
+SELECT {VERSION_COLUMNS} FROM task t LEFT JOIN version v
+    ON v.tenant = t.tenant AND v.task_id = t.task_id AND v.version > ?
+WHERE t.tenant = ? AND t.task_id = ? ORDER BY v.version LIMIT ?
+"""
+_SAME = f"""
+SELECT {VERSION_COLUMNS} FROM version v WHERE v.tenant = ? AND v.task_id = ? AND v.digests = ?
+ORDER BY v.version DESC LIMIT 1
+"""
+_NEXT = """
+INSERT INTO number VALUES (?, ?, 1)
+ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last
+"""
+
+_LARGEST = 2**63 - 1
+
+
+class SqliteCatalogue:
+    """A catalogue in one file. Any number of processes may open it at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises `SchemaTooNew`, else `StoreUnusable`."""
+        self._connections = Connections(path, (_SCHEMA_1,))
+
+    def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
+        with self._connections.writing() as db:
+            key = (draft.tenant, draft.task_id)
+            live = db.execute("SELECT 1 FROM task WHERE tenant = ? AND task_id = ?", key).fetchone()
+            if live and commit.create_only:
+                raise PreconditionFailed
+            commit.check()
+            if not live:
+                values = (*key, commit.now, commit.now)
+                db.execute("INSERT INTO task VALUES (?, ?, NULL, ?, ?)", values)
+            same = db.execute(_SAME, (*key, json.dumps([draft.file.digest]))).fetchone()
+            version = version_of(same) if same else _insert(db, draft, commit.now)
+            if commit.activate:
+                _activate(db, version, commit.now)
+            elif not same:
+                _touch(db, *key, commit.now)
+            return version, not same
+
+    def task(self, tenant: str, task_id: str) -> Task:
+        with self._connections.reading() as db:
+            row = db.execute(f"{_TASKS} AND t.task_id = ?", (tenant, task_id)).fetchone()
+        if row is None:
+            raise TaskNotFound
+        return task_of(row)
+
+    def tasks(self, tenant: str, limit: int, after: str, query: str) -> list[Task]:
+        # instr, not LIKE: no wildcards to escape, and it tells cases apart.
+        statement = f"""{_TASKS} AND t.task_id > ? AND instr(t.task_id, ?) > 0
+            ORDER BY t.task_id LIMIT ?"""
+        with self._connections.reading() as db:
+            return [task_of(row) for row in db.execute(statement, (tenant, after, query, limit))]
+
+    def version(self, tenant: str, task_id: str, version: int | None) -> Version:
+        number = None if version is None else _number(version)
+        with self._connections.reading() as db:
+            row = db.execute(_VERSION, (number, tenant, task_id)).fetchone()
+        if row is None:
+            raise TaskNotFound
+        if row[0] is None:
+            if version is None:
+                raise VersionNotFound("The task has no active version: activate one or name one.")
+            raise VersionNotFound
+        return version_of(row)
+
+    def versions(self, tenant: str, task_id: str, limit: int, after: int) -> list[Version]:
+        with self._connections.reading() as db:
+            rows = db.execute(_VERSIONS, (after, tenant, task_id, limit)).fetchall()
+        if not rows:
+            raise TaskNotFound
+        return [version_of(row) for row in rows if row[0] is not None]
+
+    def activate(self, tenant: str, task_id: str, version: int, now: float) -> Task:
+        with self._connections.writing() as db:
+            row = db.execute(_VERSION, (_number(version), tenant, task_id)).fetchone()
+            if row is None:
+                raise TaskNotFound
+            if row[0] is None:
+                raise VersionNotFound
+            _activate(db, version_of(row), now)
+            return task_of(db.execute(f"{_TASKS} AND t.task_id = ?", (tenant, task_id)).fetchone())
+
+    def delete_task(self, tenant: str, task_id: str) -> None:
+        with self._connections.writing() as db:
+            statement = "DELETE FROM task WHERE tenant = ? AND task_id = ?"
+            if db.execute(statement, (tenant, task_id)).rowcount == 0:
+                raise TaskNotFound
+
+    def delete_version(self, tenant: str, task_id: str, version: int, now: float) -> None:
+        with self._connections.writing() as db:
+            key = (tenant, task_id)
+            statement = "SELECT active FROM task WHERE tenant = ? AND task_id = ?"
+            task = db.execute(statement, key).fetchone()
+            if task is None:
+                raise TaskNotFound
+            if task[0] == version:
+                raise VersionActive
+            statement = "DELETE FROM version WHERE tenant = ? AND task_id = ? AND version = ?"
+            if db.execute(statement, (*key, _number(version))).rowcount == 0:
+                raise VersionNotFound
+            _touch(db, *key, now)
+
+    def references(self) -> list[tuple[str, str]]:
+        with self._connections.reading() as db:
+            rows = db.execute("SELECT DISTINCT tenant, digests FROM version").fetchall()
+        return sorted({(tenant, digest) for tenant, text in rows for digest in json.loads(text)})
+
+    @contextlib.contextmanager
+    def sweeping(self, tenant: str) -> Iterator[frozenset[str]]:
+        with self._connections.writing() as db:
+            statement = "SELECT DISTINCT digests FROM version WHERE tenant = ?"
+            rows = db.execute(statement, (tenant,)).fetchall()
+            yield frozenset(digest for (text,) in rows for digest in json.loads(text))
+
+    def backup(self, path: Path) -> None:
+        self._connections.backup(path)
+
+    def close(self) -> None:
+        self._connections.close()
+
+
+def _insert(db: sqlite3.Connection, draft: Draft, now: float) -> Version:
+    number = db.execute(_NEXT, (draft.tenant, draft.task_id)).fetchone()[0]
+    version = draft.numbered(number, now)
+    values = values_of(version)
+    db.execute(f"INSERT INTO version VALUES ({', '.join('?' * len(values))})", values)
+    return version
+
+
+def _activate(db: sqlite3.Connection, version: Version, now: float) -> None:
+    statement = "UPDATE task SET active = ?, updated_at = ? WHERE tenant = ? AND task_id = ?"
+    db.execute(statement, (version.version, now, version.tenant, version.task_id))
+
+
+def _touch(db: sqlite3.Connection, tenant: str, task_id: str, now: float) -> None:
+    statement = "UPDATE task SET updated_at = ? WHERE tenant = ? AND task_id = ?"
+    db.execute(statement, (now, tenant, task_id))
+
+
+def _number(version: int) -> int:
+    """A number that no version has, for those that SQLite could not hold."""
+    return version if 0 < version <= _LARGEST else 0

@@ -1,0 +1,256 @@
+"""The prefix store: tasks, their immutable versions, and the files behind them.
+
+Owns the order that makes an upload durable: the blob first, with every sync, then one transaction
+of the catalogue, then the answer. What the catalogue does not name does not exist. Knows nothing
+of requests, keys or memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from prefixmux_store import cursors, format, upkeep
+from prefixmux_store.backup import backup
+from prefixmux_store.blobs import BlobStore
+from prefixmux_store.catalogue import Catalogue, Commit, Draft
+from prefixmux_store.errors import (
+    BlobMissing,
+    DigestMismatch,
+    InvalidRequest,
+    StorageFailed,
+    StoreReadOnly,
+    TaskNotFound,
+)
+from prefixmux_store.files import Files, OsFiles
+from prefixmux_store.format import PrefixFile
+from prefixmux_store.names import check_task_id, check_tenant, is_name
+from prefixmux_store.opening import enter
+from prefixmux_store.types import GcReport, Page, Task, VerifyReport, Version
+from prefixmux_store.validate import ModelShape, check_model
+
+MAX_DESCRIPTION_BYTES = 4096
+
+
+class PrefixStore:
+    """One folder. Any thread, and any number of processes on one machine, may use it at once.
+
+    After a failed sync every change is refused with `StoreReadOnly`, reading goes on; opening the
+    store again starts from what the disk really holds.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        files: Files,
+        catalogue: Catalogue,
+        held: contextlib.ExitStack,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`open` is the way in; `held` is closed with the store."""
+        self._root = root
+        self._files = files
+        self._catalogue = catalogue
+        self._held = held
+        self._clock = clock
+        self._blobs = BlobStore(root, files)
+        self._failed = False
+
+    @classmethod
+    def open(
+        cls, root: Path, files: Files | None = None, clock: Callable[[], float] = time.time
+    ) -> PrefixStore:
+        """Makes the folder if it is not there, and removes what dead uploads left.
+
+        Raises `StoreUnusable` (no folder, not writable, no catalogue) or `SchemaTooNew`.
+        """
+        disk = files or OsFiles()
+        with contextlib.ExitStack() as stack:
+            catalogue = enter(root, disk, stack)
+            return cls(root, disk, catalogue, stack.pop_all(), clock)
+
+    def stage(
+        self,
+        tenant: str,
+        data: bytes,
+        *,
+        shape: ModelShape | None = None,
+        digest: str | None = None,
+    ) -> PrefixFile:
+        """Checks a file and keeps it durably, visible to nobody until `commit`.
+
+        Nothing is written unless every check passes: the format's own rules, then `digest`
+        (`DigestMismatch`), then `shape` (as `check_model`), each if given.
+        """
+        check_tenant(tenant)
+        file = format.parse(data)
+        if digest is not None and digest != file.digest:
+            raise DigestMismatch
+        if shape is not None:
+            check_model(file, shape)
+        with self._writing():
+            self._blobs.write(tenant, data)
+        return file
+
+    def commit(
+        self,
+        tenant: str,
+        task_id: str,
+        staged: PrefixFile,
+        *,
+        activate: bool = True,
+        description: str | None = None,
+        create_only: bool = False,
+    ) -> tuple[Version, bool]:
+        """The version, and whether it was created now; durable when this returns.
+
+        Content that the live task holds already gives its version again (and activates it, if
+        asked). Raises `InvalidTaskId`, `PreconditionFailed` if `create_only` finds the task live.
+        """
+        draft = Draft(
+            check_tenant(tenant), check_task_id(task_id), staged, _checked_text(description)
+        )
+
+        def check() -> None:
+            self._blobs.size(tenant, staged.digest)
+
+        commit = Commit(activate, create_only, self._clock(), check)
+        with self._writing():
+            try:
+                return self._catalogue.add(draft, commit)
+            except BlobMissing:
+                # A collection came between: its grace was shorter than this upload took.
+                self._blobs.write(tenant, staged.data)
+                return self._catalogue.add(draft, commit)
+
+    def resolve(self, tenant: str, task_id: str, version: int | None) -> Version:
+        """None: the active version. Raises `TaskNotFound`, `VersionNotFound`."""
+        _check_exists(tenant, task_id)
+        return self._catalogue.version(tenant, task_id, version)
+
+    def get_version(self, tenant: str, task_id: str, version: int) -> Version:
+        return self.resolve(tenant, task_id, version)
+
+    def get_task(self, tenant: str, task_id: str) -> Task:
+        _check_exists(tenant, task_id)
+        return self._catalogue.task(tenant, task_id)
+
+    def list_tasks(
+        self, tenant: str, limit: int = 100, cursor: str | None = None, query: str | None = None
+    ) -> Page[Task]:
+        """By task_id; `query` is a substring of it."""
+        cursors.check_limit(limit)
+        after = cursors.after_task(cursor)
+        text = query or ""
+        if not is_name(tenant) or not text.isascii():
+            return Page((), None)
+        found = self._catalogue.tasks(tenant, limit + 1, after, text)
+        return cursors.page(found, limit, lambda task: task.task_id)
+
+    def list_versions(
+        self, tenant: str, task_id: str, limit: int = 100, cursor: str | None = None
+    ) -> Page[Version]:
+        """By number, the oldest first."""
+        cursors.check_limit(limit)
+        _check_exists(tenant, task_id)
+        after = cursors.after_version(cursor)
+        found = self._catalogue.versions(tenant, task_id, limit + 1, after)
+        return cursors.page(found, limit, lambda version: str(version.version))
+
+    def read_file(self, tenant: str, task_id: str, version: int | None) -> bytes:
+        """The file as it was uploaded, hashed again. Raises `BlobMissing`, `BlobCorrupt` too."""
+        return self._blobs.read(tenant, self.resolve(tenant, task_id, version).digests[0])
+
+    def activate(self, tenant: str, task_id: str, version: int) -> Task:
+        _check_exists(tenant, task_id)
+        with self._writing():
+            return self._catalogue.activate(tenant, task_id, version, self._clock())
+
+    def delete_task(self, tenant: str, task_id: str) -> None:
+        """All versions at once. Files stay until `gc`, for requests that still run."""
+        _check_exists(tenant, task_id)
+        with self._writing():
+            self._catalogue.delete_task(tenant, task_id)
+
+    def delete_version(self, tenant: str, task_id: str, version: int) -> None:
+        """Raises `VersionActive` for the active one."""
+        _check_exists(tenant, task_id)
+        with self._writing():
+            self._catalogue.delete_version(tenant, task_id, version, self._clock())
+
+    def verify(self) -> VerifyReport:
+        """Reads and hashes every file that a live version needs."""
+        return upkeep.verify(self._catalogue.references(), self._blobs)
+
+    def gc(self, grace_s: float) -> GcReport:
+        """Removes files that no version needs. `grace_s` has to exceed the longest request and
+        the longest upload, both of which may use a file that no version names."""
+        with self._writing(), self._upkeep():
+            return upkeep.collect(self._catalogue, self._blobs, self._clock(), grace_s)
+
+    def backup(self, path: Path) -> VerifyReport:
+        """Copies the store, as of now, into a folder without one; the copy can be opened.
+
+        The report names files that are missing or damaged here and so are not in the copy.
+        """
+        with self._upkeep():
+            return backup(self._catalogue, self._blobs, path, self._files)
+
+    def close(self) -> None:
+        self._catalogue.close()
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._failed:
+            raise StoreReadOnly
+        try:
+            yield
+        except StoreReadOnly:
+            self._failed = True
+            raise
+
+    @contextlib.contextmanager
+    def _upkeep(self) -> Iterator[None]:
+        """One collection or backup at a time, among all processes."""
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = self._files.lock(self._root / "upkeep.lock", exclusive=True, wait=True)
+                stack.enter_context(lock)
+            except OSError as error:
+                raise StorageFailed from error
+            yield
+
+
+def _check_exists(tenant: str, task_id: str) -> None:
+    """A name that cannot exist does not."""
+    if not (is_name(tenant) and is_name(task_id)):
+        raise TaskNotFound
+
+
+def _checked_text(description: str | None) -> str | None:
+    if description is None:
+        return None
+    try:
+        size = len(description.encode("utf-8"))
+    except UnicodeEncodeError:
+        size = MAX_DESCRIPTION_BYTES + 1
+    if size > MAX_DESCRIPTION_BYTES:
+        message = f"A description is text of at most {MAX_DESCRIPTION_BYTES} bytes."
+        raise InvalidRequest(message, param="description")
+    return description
