@@ -58,7 +58,7 @@ class EngineFront(Protocol):
     def health(self) -> EngineHealth: ...
 
     def submit(self, submit: Submit) -> Generation:
-        """Raises `errors.EngineUnavailable` or, with `max_waiting` unanswered, `Overloaded`."""
+        """Raises `engine.errors.EngineUnavailable` or, with a full queue, `Overloaded`."""
         ...
 
     async def probe(self, tenant: str, digest: str) -> EngineError | None:

@@ -1,0 +1,45 @@
+"""The HTTP application: routes, the frame around them and the answers to everything else."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from prefixmux_server.api import docs, generate, operations, prefixes, problems
+from prefixmux_server.api.middleware import Frame
+from prefixmux_server.api.services import Services
+from prefixmux_server.errors import PrefixmuxServerError
+from prefixmux_store.errors import StoreError
+
+ABOUT = "One frozen language model, a different prefix in every row of the batch."
+
+
+def create_app(services: Services) -> FastAPI:
+    """Stateless but for `services`, whose owner closes them."""
+    app = FastAPI(
+        title="prefixmux",
+        description=ABOUT,
+        version=version("prefixmux"),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,
+    )
+    app.state.services = services
+    app.include_router(generate.router)
+    app.include_router(prefixes.router)
+    app.include_router(prefixes.json_router)
+    app.include_router(operations.router)
+    app.include_router(docs.router)
+    for kind in (PrefixmuxServerError, StoreError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _answer)
+    app.add_middleware(Frame, lifecycle=services.lifecycle)
+    return app
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return problems.response(problems.typed(error), request.state.request_id, headers)

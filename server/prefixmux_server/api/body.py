@@ -1,0 +1,130 @@
+"""Reading request bodies: bytes are counted as they come, JSON is parsed strictly.
+
+`StrictRoute` gives its routes a `StrictRequest`; everything that can be wrong with the bytes is
+found before the route's own types are looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from prefixmux_server.errors import (
+    BodyTooLarge,
+    InvalidJson,
+    UnsupportedMediaType,
+)
+
+MAX_DEPTH = 32
+
+
+def media_type(request: Request) -> str:
+    """Of the body, without parameters; empty if the client named none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def refuse_encoding(request: Request) -> None:
+    """Raises `UnsupportedMediaType`: a compressed body could grow without bound."""
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without a Content-Encoding.")
+
+
+async def limited(
+    request: Request, limit: int, too_large: Exception
+) -> AsyncGenerator[bytes, None]:
+    """The body's pieces. Raises `too_large` at the first byte past the limit, or before any if
+    the client announces more."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise too_large
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > limit:
+            raise too_large
+        yield piece
+
+
+async def read(request: Request, limit: int, too_large: Exception) -> bytes:
+    refuse_encoding(request)
+    return b"".join([piece async for piece in limited(request, limit, too_large)])
+
+
+def parse_json(raw: bytes) -> object:
+    """Raises `InvalidJson`, also for what Python's parser lets pass: NaN, Infinity, a byte order
+    mark, UTF-16, names given twice, depth."""
+    try:
+        value = json.loads(
+            raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates
+        )
+    except UnicodeDecodeError:
+        raise InvalidJson("The body is not UTF-8.") from None
+    except (ValueError, RecursionError):
+        raise InvalidJson(
+            "The body is not valid JSON; NaN, Infinity and names given twice are not."
+        ) from None
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
+        _check_depth(value)
+    return value
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError
+    return fields
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for parent in level for child in _containers(parent)]
+        if not level:
+            return
+    raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH}.")
+
+
+def _containers(value: object) -> list[object]:
+    children = value.values() if isinstance(value, dict) else value
+    if not isinstance(children, Iterable) or isinstance(children, str):
+        return []
+    return [child for child in children if isinstance(child, dict | list)]
+
+
+class StrictRequest(Request):
+    """A request whose JSON body has been read and parsed already."""
+
+    async def load(self, limit: int) -> None:
+        if media_type(self) not in ("", "application/json"):
+            raise UnsupportedMediaType("Send the body as application/json.")
+        too_large = BodyTooLarge(f"The body has more than {limit} bytes; send less at once.")
+        self._raw = await read(Request(self.scope, self.receive), limit, too_large)
+        self._value = parse_json(self._raw)
+
+    async def body(self) -> bytes:
+        return self._raw
+
+    async def json(self) -> object:
+        return self._value
+
+
+class StrictRoute(APIRoute):
+    """For routes with a JSON body."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            loaded = StrictRequest(request.scope, request.receive)
+            await loaded.load(request.app.state.services.max_body_bytes)
+            return await handler(loaded)
+
+        return strict

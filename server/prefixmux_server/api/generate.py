@@ -1,0 +1,86 @@
+"""`/generate` and `/generate/batch`. A client that leaves takes its work with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ValidationError
+
+from prefixmux_server.api import problems
+from prefixmux_server.api.body import StrictRoute
+from prefixmux_server.api.documented import errors
+from prefixmux_server.api.presence import while_connected
+from prefixmux_server.api.schemas import BatchBody, ErrorDetail, GenerateBody, RowBody
+from prefixmux_server.api.services import AppServices
+from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.errors import PrefixmuxServerError
+from prefixmux_server.service.answer import Answer
+from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.service.tenant import Tenant
+from prefixmux_store.errors import StoreError
+
+REFUSALS = errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504)
+
+router = APIRouter(route_class=StrictRoute, tags=["generate"])
+
+
+class Done(BaseModel):
+    """A row that was answered."""
+
+    status: Literal[200] = 200
+    response: Answer
+
+
+class Failed(BaseModel):
+    """A row that was refused; `status` is the one it would have had alone."""
+
+    status: int
+    error: ErrorDetail
+
+
+class BatchAnswer(BaseModel):
+    """In the order of the requests."""
+
+    results: list[Done | Failed]
+
+
+@router.post("/generate", responses=REFUSALS)
+async def generate(
+    request: Request, body: GenerateBody, tenant: CurrentTenant, services: AppServices
+) -> Answer:
+    work = services.generation.generate(tenant, body.to_service())
+    return await while_connected(request, services.lifecycle, work)
+
+
+@router.post("/generate/batch", responses=REFUSALS)
+async def generate_batch(
+    request: Request, body: BatchBody, tenant: CurrentTenant, services: AppServices
+) -> BatchAnswer:
+    tenant.require("generate")
+    request_id: str = request.state.request_id
+    rows = [_row(services.generation, tenant, row, request_id) for row in body.requests]
+    return BatchAnswer(results=await while_connected(request, services.lifecycle, _all(rows)))
+
+
+async def _all(rows: Sequence[Coroutine[Any, Any, Done | Failed]]) -> list[Done | Failed]:
+    """Cancelled together; an error that no row expects is the whole call's."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(row) for row in rows]
+    return [task.result() for task in tasks]
+
+
+async def _row(
+    service: GenerationService, tenant: Tenant, row: object, request_id: str
+) -> Done | Failed:
+    try:
+        asked = RowBody.model_validate(row).to_service()
+        return Done(response=await service.generate(tenant, asked))
+    except (PrefixmuxServerError, StoreError, ValidationError) as error:
+        failure = problems.typed(error)
+        return Failed(
+            status=failure.http_status,
+            error=ErrorDetail.model_validate(problems.detail(failure, request_id)),
+        )

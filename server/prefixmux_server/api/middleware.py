@@ -1,0 +1,107 @@
+"""Around every request: its id, its place in the drain, and the last net for failures.
+
+Plain ASGI, so that a client's disconnect reaches the routes. Never logs bodies or answers.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+import traceback
+from urllib.parse import unquote
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prefixmux_server.api import problems
+from prefixmux_server.errors import Draining
+from prefixmux_server.service.lifecycle import Lifecycle
+
+SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+OPEN_PATHS = ("/health/", "/version", "/docs", "/openapi.json")
+
+
+class Frame:
+    """The outermost layer of ours."""
+
+    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._log = structlog.get_logger("prefixmux.http")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["path"] = _path(scope)
+        reply = Reply(send, request_id)
+        started = time.monotonic()
+        await self._serve(scope, receive, reply)
+        self._log.info(
+            "request",
+            request_id=request_id,
+            method=scope["method"],
+            route=getattr(scope.get("route"), "path", None),
+            status=reply.status,
+            seconds=round(time.monotonic() - started, 4),
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        try:
+            if scope["path"].startswith(OPEN_PATHS):
+                await self._app(scope, receive, reply)
+                return
+            with self._lifecycle.accept():
+                await self._app(scope, receive, reply)
+        except ClientDisconnect:
+            return
+        except Draining as error:
+            await problems.response(error, reply.request_id)(scope, receive, reply)
+        except Exception as error:  # noqa: BLE001 - the last net: the client learns nothing of it
+            self._log.error("failed", request_id=reply.request_id, **_where(error))
+            if reply.status is None:
+                failure = problems.response(problems.typed(error), reply.request_id)
+                await failure(scope, receive, reply)
+
+
+class Reply:
+    """Sends an answer with its request id and remembers its status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+        await self._send(message)
+
+
+def _request_id(scope: Scope) -> str:
+    sent = Headers(scope=scope).get("x-request-id", "")
+    return sent if SANE_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+def _path(scope: Scope) -> str:
+    """The path with `%2F` left as it is: it is part of a name, never a separator."""
+    raw: bytes = scope.get("raw_path") or b""
+    if b"%2f" not in raw.lower():
+        return str(scope["path"])
+    segments = raw.partition(b"?")[0].decode("latin-1").split("/")
+    return "/".join(unquote(segment).replace("/", "%2F") for segment in segments)
+
+
+def _where(error: Exception) -> dict[str, object]:
+    """Type and place only: an exception's own text may quote a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "error": type(error).__name__,
+        "at": [f"{frame.name}:{frame.lineno}" for frame in frames[-6:]],
+    }

@@ -1,0 +1,75 @@
+"""Health, version, the model and the steps: what an operator asks."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefixmux_server.api.documented import errors
+from prefixmux_server.api.services import AppServices
+from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.errors import EngineUnavailable
+from prefixmux_server.service.steps import Steps
+from prefixmux_server.service.views import ModelView, model_view
+
+router = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    """`reason`: `ready`, or why not."""
+
+    status: str
+    reason: str
+
+
+class ServerVersion(BaseModel):
+    version: str
+
+
+class StepsQuery(BaseModel):
+    """Steps after this one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+
+@router.get("/health/live")
+async def live() -> Health:
+    return Health(status="ok", reason="live")
+
+
+@router.get("/health/ready", responses={503: {"model": Health, "description": "Not ready."}})
+async def ready(response: Response, services: AppServices) -> Health:
+    if services.lifecycle.draining:
+        reason = "draining"
+    elif (health := services.engine.health).ok:
+        return Health(status="ok", reason="ready")
+    else:
+        reason = health.reason
+    response.status_code = 503
+    return Health(status="unavailable", reason=reason)
+
+
+@router.get("/version")
+async def version() -> ServerVersion:
+    return ServerVersion(version=installed_version("prefixmux"))
+
+
+@router.get("/model", responses=errors(503))
+async def model(tenant: CurrentTenant, services: AppServices) -> ModelView:
+    if services.engine.ready is None:
+        raise EngineUnavailable("The model is not loaded yet; try again in a few seconds.")
+    return model_view(services.engine.ready.model)
+
+
+@router.get("/steps", responses=errors(403, 422))
+async def steps(
+    page: Annotated[StepsQuery, Query()], tenant: CurrentTenant, services: AppServices
+) -> Steps:
+    """The last forward passes; rows of other tenants are there without id and task."""
+    tenant.require("read")
+    return services.steps.since(page.since, tenant.name)

@@ -1,0 +1,34 @@
+"""What the routes work with: handed to the app once, never looked up anywhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.steps import StepLog
+
+
+@dataclass(frozen=True)
+class Services:
+    """Body limits are in bytes."""
+
+    engine: EngineFront
+    generation: GenerationService
+    prefixes: PrefixService
+    steps: StepLog
+    lifecycle: Lifecycle
+    max_body_bytes: int
+    max_upload_bytes: int
+
+
+def of_app(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+AppServices = Annotated[Services, Depends(of_app)]

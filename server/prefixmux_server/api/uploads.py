@@ -1,0 +1,189 @@
+"""From the bytes of an upload request to an `Upload`: multipart forms and raw files.
+
+Knows headers and form fields; what is in the files is the store's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from fastapi import Request
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from prefixmux_server.api.body import limited, media_type, read, refuse_encoding
+from prefixmux_server.errors import InvalidRequest, UnsupportedMediaType
+from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
+from prefixmux_store.errors import PrefixTooLarge
+from prefixmux_store.names import check_task_id
+
+# Boundaries, part headers and the small fields of a form, beside its files.
+FORM_OVERHEAD = 64 * 1024
+MAX_FILES = 2
+MAX_FIELDS = 6
+MAX_DESCRIPTION = 1000
+FILES = ("file", "adapter_config", "adapter_model")
+FIELDS = ("task_id", "activate", "description", "sha256", "task_index")
+SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+CONTENT_DIGEST = re.compile(r"\s*([a-z0-9*.-]+)=:([A-Za-z0-9+/=]*):\s*")
+
+
+async def raw_upload(request: Request, task_id: str, limit: int) -> Upload:
+    """`PUT`: the body is a native file of at most `limit` bytes."""
+    check_task_id(task_id)
+    if media_type(request) not in ("", "application/octet-stream"):
+        raise UnsupportedMediaType("Send the native file as application/octet-stream.")
+    create_only = _create_only(request.headers.get("if-none-match"))
+    digest = _content_digest(request.headers.get("content-digest"))
+    data = await read(request, limit, PrefixTooLarge(limit))
+    return Upload(task_id, NativeFile(data, digest), create_only=create_only)
+
+
+async def form_upload(request: Request, limit: int) -> Upload:
+    """`POST`: a multipart form whose files have at most `limit` bytes together."""
+    if media_type(request) != "multipart/form-data":
+        raise UnsupportedMediaType("Send multipart/form-data, or PUT the raw file to its task.")
+    refuse_encoding(request)
+    form = await _form(request, limit)
+    try:
+        return await _upload(form, limit)
+    finally:
+        await form.close()
+
+
+async def _form(request: Request, limit: int) -> FormData:
+    pieces = limited(request, limit + FORM_OVERHEAD, PrefixTooLarge(limit))
+    try:
+        parser = MultiPartParser(
+            request.headers,
+            pieces,
+            max_files=MAX_FILES,
+            max_fields=MAX_FIELDS,
+            max_part_size=FORM_OVERHEAD,
+        )
+        return await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
+        raise InvalidRequest("The multipart form could not be read.") from error
+
+
+async def _upload(form: FormData, limit: int) -> Upload:
+    _check_names(form)
+    task_id = check_task_id(_field(form, "task_id") or "")
+    activate = _flag(form, "activate")
+    description = _description(form)
+    content = await _content(form)
+    _check_size(content, limit)
+    if _field(form, "task_index") is not None:
+        raise InvalidRequest(
+            "This file holds one task only; leave task_index out.", param="task_index"
+        )
+    return Upload(task_id, content, activate, description)
+
+
+def _check_names(form: FormData) -> None:
+    seen: set[str] = set()
+    for name in (name for name, _ in form.multi_items()):
+        if name not in FILES + FIELDS:
+            raise InvalidRequest("The form has a field that is not known; see /docs.")
+        if name in seen:
+            raise InvalidRequest("The form has this field twice.", param=name)
+        seen.add(name)
+
+
+async def _content(form: FormData) -> NativeFile | PeftFiles:
+    native = await _file(form, "file")
+    config, model = await _file(form, "adapter_config"), await _file(form, "adapter_model")
+    if native is not None and config is None and model is None:
+        return NativeFile(native, _digest(form))
+    if native is None and config is not None and model is not None:
+        if _field(form, "sha256") is not None:
+            raise InvalidRequest("sha256 is of `file`; leave it out here.", param="sha256")
+        return PeftFiles(config, model)
+    raise InvalidRequest(
+        "Send either `file`, or `adapter_config` and `adapter_model`.", param="file"
+    )
+
+
+def _check_size(content: NativeFile | PeftFiles, limit: int) -> None:
+    if isinstance(content, NativeFile):
+        size = len(content.data)
+    else:
+        size = len(content.adapter_config) + len(content.adapter_model)
+    if size > limit:
+        raise PrefixTooLarge(limit)
+
+
+async def _file(form: FormData, name: str) -> bytes | None:
+    part = form.get(name)
+    if isinstance(part, UploadFile):
+        return await part.read()
+    return None if part is None else part.encode()
+
+
+def _field(form: FormData, name: str) -> str | None:
+    part = form.get(name)
+    if isinstance(part, UploadFile):
+        raise InvalidRequest("This field is text, not a file.", param=name)
+    return part
+
+
+def _flag(form: FormData, name: str) -> bool:
+    text = _field(form, name)
+    if text not in (None, "true", "false"):
+        raise InvalidRequest('This is "true" or "false".', param=name)
+    return text != "false"
+
+
+def _description(form: FormData) -> str | None:
+    text = _field(form, "description")
+    if text is not None and len(text) > MAX_DESCRIPTION:
+        raise InvalidRequest(
+            f"A description has at most {MAX_DESCRIPTION} characters.", param="description"
+        )
+    return text
+
+
+def _digest(form: FormData) -> str | None:
+    text = _field(form, "sha256")
+    if text is None:
+        return None
+    if (match := SHA256.fullmatch(text)) is None:
+        raise InvalidRequest("A sha256 has 64 hexadecimal digits.", param="sha256")
+    return f"sha256:{match[1].lower()}"
+
+
+def _content_digest(header: str | None) -> str | None:
+    """The sha-256 of a `Content-Digest` (RFC 9530) ; other algorithms are passed over."""
+    if header is None:
+        return None
+    for member in header.split(","):
+        match = CONTENT_DIGEST.fullmatch(member)
+        if match is None:
+            raise _bad_digest()
+        if match[1] == "sha-256":
+            return _decoded(match[2])
+    return None
+
+
+def _decoded(encoded: str) -> str:
+    try:
+        raw = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise _bad_digest() from None
+    if len(raw) != 32:
+        raise _bad_digest()
+    return f"sha256:{raw.hex()}"
+
+
+def _bad_digest() -> InvalidRequest:
+    return InvalidRequest(
+        "Write it as sha-256=:<base64>: (RFC 9530).", param="headers.content-digest"
+    )
+
+
+def _create_only(header: str | None) -> bool:
+    if header not in (None, "*"):
+        raise InvalidRequest("Only * is known here.", param="headers.if-none-match")
+    return header == "*"

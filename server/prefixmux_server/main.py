@@ -1,0 +1,173 @@
+"""`prefixmux serve`: from flags to an exit status.
+
+Puts the pieces together, owns the signals and the drain; each piece closes what it opened.
+Exit status: 0 after a drain, 2 for usage, a refused bind or an unsupported model, 1 else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import uvicorn
+
+from prefixmux_server.api.app import create_app
+from prefixmux_server.api.server import BindError, bind, is_loopback, serving, url_of
+from prefixmux_server.api.services import Services
+from prefixmux_server.engine.client import EngineClient
+from prefixmux_server.engine.errors import EngineStartError
+from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.errors import UsageError
+from prefixmux_server.service.admission import Admission
+from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.steps import StepLog
+from prefixmux_server.settings import Settings, resolve
+from prefixmux_store.errors import StoreError
+from prefixmux_store.store import PrefixStore
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(flags: Mapping[str, object]) -> int:
+    """Serve until SIGTERM or SIGINT. `flags` by name; None for one that was not given."""
+    try:
+        settings = resolve(flags)
+        _check_bind(settings)
+        configure_logging()
+        return _run(_open_and_serve(settings))
+    except UsageError as error:
+        return _fail(error.message, 2)
+    except StoreError as error:
+        return _fail(error.message, 1)
+    except BindError as error:
+        return _fail(f"{error.url} cannot be bound; choose another --host or --port.", 1)
+    except EngineStartError as error:
+        return _fail(error.message, 2 if error.code == "unsupported_model" else 1)
+
+
+def _run(serve: Coroutine[Any, Any, int]) -> int:
+    loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(serve)
+
+
+def _check_bind(settings: Settings) -> None:
+    if settings.allow_anonymous or is_loopback(settings.host):
+        return
+    raise UsageError(
+        f"Without API keys the server binds loopback only, not {settings.host}: make a key with"
+        " `prefixmux keys create`, or let everyone in with --allow-anonymous."
+    )
+
+
+async def _open_and_serve(settings: Settings) -> int:
+    structlog.get_logger("prefixmux").info("settings", **settings.model_dump(mode="json"))
+    with PrefixStore.open(settings.store) as store, bind(settings.host, settings.port) as listening:
+        engine = EngineClient(settings.engine)
+        try:
+            await _serve(settings, store, engine, listening)
+        finally:
+            await engine.close()
+    return 0
+
+
+async def _serve(
+    settings: Settings, store: PrefixStore, engine: EngineClient, listening: socket.socket
+) -> None:
+    """Health answers while the model loads; the ready line comes once requests are served."""
+    lifecycle = Lifecycle()
+    services = build_services(settings, store, engine, lifecycle)
+    url = url_of(listening)
+    with stop_signals(lifecycle) as stopping, services.generation:
+        async with serving(create_app(services), listening):
+            if not await _started(engine, stopping):
+                return
+            print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for
+            await stopping.wait()
+            await lifecycle.idle(settings.drain_seconds)
+            lifecycle.cut()
+
+
+async def _started(engine: EngineClient, stopping: asyncio.Event) -> bool:
+    """Whether the engine serves; False if a signal came first."""
+    starting = asyncio.ensure_future(engine.start())
+    stopped = asyncio.ensure_future(stopping.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        starting.result()
+        return True
+    starting.cancel()
+    await asyncio.wait((starting,))
+    return False
+
+
+def build_services(
+    settings: Settings, store: PrefixStore, engine: EngineFront, lifecycle: Lifecycle
+) -> Services:
+    """Everything the routes work with, over one engine and one store."""
+    steps = StepLog(engine)
+    return Services(
+        engine=engine,
+        generation=GenerationService(engine, Admission(store), steps),
+        prefixes=PrefixService(engine, store, settings.max_prefix_tokens),
+        steps=steps,
+        lifecycle=lifecycle,
+        max_body_bytes=settings.max_body_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+    )
+
+
+@contextmanager
+def stop_signals(lifecycle: Lifecycle) -> Iterator[asyncio.Event]:
+    """The first SIGTERM or SIGINT begins the drain, the second ends it at once."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            lifecycle.cut()
+        lifecycle.drain()
+        stopping.set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield stopping
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def configure_logging() -> None:
+    """JSON lines on stderr, also of libraries; stdout is for the ready line alone."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processor=structlog.processors.JSONRenderer()
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("prefixmux_server").setLevel(logging.INFO)
+
+
+def _fail(message: str, status: int) -> int:
+    print(message, file=sys.stderr)  # noqa: T201 - the command's own last words
+    return status

@@ -1,0 +1,67 @@
+"""The answer to one generation, with the names it has on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefixmux_server.engine.messages import FinishReason
+
+
+@dataclass(frozen=True)
+class Output:
+    """`token_ids`: every sampled token up to and including the one that ended it. `text` is cut
+    before the stop string, if one ended it; None where the model has no tokenizer."""
+
+    index: int
+    text: str | None
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop: str | int | None
+    score: float | None = None
+    logprobs: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class UsedPrefix:
+    """One prefix that the row attended to; `digest` is what the engine read from its lease."""
+
+    task_id: str
+    version: int
+    digest: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt_tokens: int
+    prefix_tokens: int
+    generated_tokens: int
+
+
+@dataclass(frozen=True)
+class AnswerTiming:
+    """Seconds since the request arrived, but `prefix_load_s`: time spent waiting for a prefix."""
+
+    queue_s: float
+    prefix_load_s: float
+    ttft_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything about one finished generation."""
+
+    id: str
+    tenant: str
+    task_id: str | None
+    version: int | None
+    prefix_digest: str | None
+    prefixes: list[UsedPrefix]
+    model: str
+    outputs: list[Output]
+    prompt_logprobs: list[dict[str, Any] | None] | None
+    seed: int
+    usage: Usage
+    timing: AnswerTiming

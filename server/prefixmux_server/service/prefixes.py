@@ -1,0 +1,164 @@
+"""The prefix service: uploads proven on the model before they are stored, and their life cycle.
+
+The store owns tasks, versions and bytes; the engine owns where a prefix is resident. Blocking
+work runs in worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.engine.messages import EngineError, ModelInfo
+from prefixmux_server.errors import EngineUnavailable, Relayed
+from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.upload import NativeFile, Upload
+from prefixmux_server.service.views import (
+    TaskPage,
+    TaskView,
+    VersionPage,
+    VersionView,
+    task_view,
+    version_view,
+)
+from prefixmux_store.convert.peft import from_peft
+from prefixmux_store.errors import InvalidPrefix
+from prefixmux_store.format import PrefixFile
+from prefixmux_store.store import PrefixStore
+from prefixmux_store.types import Task, Version
+from prefixmux_store.validate import ModelShape, SiteShape
+
+
+class PrefixService:
+    """Everything a tenant does with its tasks. `max_prefix_tokens` bounds an upload."""
+
+    def __init__(self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int) -> None:
+        self._engine = engine
+        self._store = store
+        self._max_prefix_tokens = max_prefix_tokens
+
+    async def upload(self, tenant: Tenant, upload: Upload) -> tuple[VersionView, bool]:
+        """The version that holds the file, and whether it is new. Durable when this returns.
+
+        Raises the store's errors in the contract's order: the file's own, its digest, the model;
+        then `InvalidPrefix` non_finite when the trial forward overflows.
+        """
+        tenant.require("write")
+        model = self._model()
+        staged = await asyncio.to_thread(self._stage, tenant.name, upload, model)
+        self._check_trial(await self._engine.probe(tenant.name, staged.digest))
+        version, created = await asyncio.to_thread(
+            self._store.commit,
+            tenant.name,
+            upload.task_id,
+            staged,
+            activate=upload.activate,
+            description=upload.description,
+            create_only=upload.create_only,
+        )
+        return self._version(version), created
+
+    async def list_tasks(
+        self, tenant: Tenant, limit: int, cursor: str | None, query: str | None
+    ) -> TaskPage:
+        tenant.require("read")
+        page = await asyncio.to_thread(self._store.list_tasks, tenant.name, limit, cursor, query)
+        return TaskPage([self._task(task) for task in page.items], page.next_cursor)
+
+    async def task(self, tenant: Tenant, task_id: str) -> TaskView:
+        tenant.require("read")
+        return self._task(await asyncio.to_thread(self._store.get_task, tenant.name, task_id))
+
+    async def versions(
+        self, tenant: Tenant, task_id: str, limit: int, cursor: str | None
+    ) -> VersionPage:
+        tenant.require("read")
+        page = await asyncio.to_thread(
+            self._store.list_versions, tenant.name, task_id, limit, cursor
+        )
+        return VersionPage([self._version(version) for version in page.items], page.next_cursor)
+
+    async def version(self, tenant: Tenant, task_id: str, version: int) -> VersionView:
+        tenant.require("read")
+        found = await asyncio.to_thread(self._store.get_version, tenant.name, task_id, version)
+        return self._version(found)
+
+    async def file(self, tenant: Tenant, task_id: str, version: int) -> bytes:
+        tenant.require("read")
+        return await asyncio.to_thread(self._store.read_file, tenant.name, task_id, version)
+
+    async def activate(self, tenant: Tenant, task_id: str, version: int) -> TaskView:
+        tenant.require("write")
+        return self._task(
+            await asyncio.to_thread(self._store.activate, tenant.name, task_id, version)
+        )
+
+    async def delete_task(self, tenant: Tenant, task_id: str) -> None:
+        tenant.require("write")
+        await asyncio.to_thread(self._store.delete_task, tenant.name, task_id)
+
+    async def delete_version(self, tenant: Tenant, task_id: str, version: int) -> None:
+        tenant.require("write")
+        await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
+
+    def _stage(self, tenant: str, upload: Upload, model: ModelInfo) -> PrefixFile:
+        """The checks that need no forward; kept durably then, but visible to nobody."""
+        shape = model_shape(model, self._max_prefix_tokens)
+        content = upload.content
+        if isinstance(content, NativeFile):
+            file = self._store.stage(tenant, content.data, shape=shape, digest=content.digest)
+        else:
+            data = from_peft(content.adapter_config, content.adapter_model, shape)
+            file = self._store.stage(tenant, data, shape=shape)
+        _check_positions(file, model)
+        return file
+
+    def _check_trial(self, error: EngineError | None) -> None:
+        if error is None:
+            return
+        if error.code == "non_finite_output":
+            raise InvalidPrefix(
+                "non_finite", "A trial forward with this prefix gave values that are not finite."
+            )
+        raise Relayed(error.code, error.message)
+
+    def _model(self) -> ModelInfo:
+        if (ready := self._engine.ready) is None or not self._engine.health.ok:
+            raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
+        return ready.model
+
+    def _version(self, version: Version) -> VersionView:
+        residency = self._engine.residency(version.tenant, version.digests[0])
+        return version_view(version, residency)
+
+    def _task(self, task: Task) -> TaskView:
+        return task_view(task, None if task.active is None else self._version(task.active))
+
+
+def model_shape(model: ModelInfo, max_prefix_tokens: int) -> ModelShape:
+    """The resident model as the store's checks see it."""
+    return ModelShape(
+        architecture=model.architecture,
+        family=model.family,
+        layers=model.layers,
+        kv_heads=model.kv_heads,
+        head_dim=model.head_dim,
+        hidden=model.hidden,
+        vocabulary=model.vocabulary,
+        fingerprint=model.fingerprint,
+        methods=model.methods,
+        sites={
+            site.site: SiteShape(site.layers, site.kv_heads, site.k_dim, site.v_dim)
+            for site in model.sites
+        },
+        max_prefix_tokens=max_prefix_tokens,
+    )
+
+
+def _check_positions(file: PrefixFile, model: ModelInfo) -> None:
+    """A prefix that leaves no position for one token could never be served."""
+    if model.context is not None and file.offset("decoder") >= model.context:
+        raise InvalidPrefix(
+            "too_long",
+            f"The prefix takes all of the model's {model.context} positions; use fewer tokens.",
+        )

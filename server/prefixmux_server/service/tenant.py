@@ -1,0 +1,29 @@
+"""Who a request is for. Owns the scopes; does not know how a tenant is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prefixmux_server.errors import Forbidden
+
+Scope = Literal["generate", "read", "write", "admin"]
+ALL_SCOPES: frozenset[Scope] = frozenset(("generate", "read", "write", "admin"))
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """Owns every task, version and request made in its name."""
+
+    name: str
+    scopes: frozenset[Scope] = ALL_SCOPES
+
+    def require(self, scope: Scope) -> None:
+        """Raises `Forbidden` unless the tenant may do this; `admin` is all of its own tenant."""
+        if scope not in self.scopes and "admin" not in self.scopes:
+            raise Forbidden(f"This key has no scope {scope}; use one that has it.")
+
+
+def anonymous() -> Tenant:
+    """The one tenant of a store that never had a key."""
+    return Tenant("default")
