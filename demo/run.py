@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from prefixmux import Client, PrefixmuxError
-from prefixmux.types import GenerateRequest, GenerateResponse
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +27,8 @@ from rich.text import Text
 from demo.server import DemoError, serving
 from demo.steps import fetch_steps, fullest_step, shared_steps
 from demo.tasks import LATE_TASK, TASKS, Task
+from prefixmux import Client, PrefixmuxError
+from prefixmux.types import GenerateRequest, GenerateResponse
 
 FOLDER = Path(__file__).parent
 MAX_NEW_TOKENS = 100

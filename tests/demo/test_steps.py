@@ -1,0 +1,33 @@
+"""The step record as the demo's table reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from demo.steps import fullest_step, shared_steps
+
+
+def _step(number: int, *rows: tuple[str, str | None]) -> dict[str, Any]:
+    return {"step": number, "rows": [{"request_id": name, "task_id": task} for name, task in rows]}
+
+
+RECORD = [
+    _step(4, ("a", "e2e")),
+    _step(5, ("a", "e2e"), ("b", "scan"), ("c", None)),
+    _step(6, ("b", "scan"), ("c", None)),
+    _step(7, ("c", None), ("d", None)),
+]
+
+
+def test_a_request_is_shown_with_its_span_and_its_largest_company() -> None:
+    assert str(shared_steps(RECORD, "a")) == "4-5 (with up to 2 others)"
+    assert str(shared_steps(RECORD, "d")) == "7-7 (with up to 1 others)"
+
+
+def test_a_request_that_the_record_has_lost_has_no_span() -> None:
+    assert shared_steps(RECORD, "gone") is None
+
+
+def test_the_fullest_step_counts_requests_and_prefixes() -> None:
+    assert fullest_step(RECORD) == (3, 3)
+    assert fullest_step([]) == (0, 0)
