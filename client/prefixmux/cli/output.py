@@ -1,0 +1,49 @@
+"""How answers and failures are printed: JSON as on the wire, or text for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prefixmux.errors import APIStatusError
+
+# Wide enough that nothing is cut when the output is a file or a pipe.
+PIPE_WIDTH = 1000
+
+
+def show_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def show_error(error: Exception, *, as_json: bool) -> None:
+    """On stderr, so that stdout holds answers only."""
+    if not as_json:
+        typer.echo(f"error: {error}", err=True)
+        return
+    body: dict[str, object] = {"code": None, "message": str(error)}
+    if isinstance(error, APIStatusError):
+        body = {
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+            "reason": error.reason,
+            "request_id": error.request_id,
+            "status": error.status_code,
+        }
+    typer.echo(json.dumps({"error": body}, ensure_ascii=False), err=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Cells are shown as they are: nothing in them is markup. None is a dash."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    Console(width=width, markup=False, highlight=False, emoji=False).print(table)

@@ -1,0 +1,57 @@
+"""`prefixmux serve`: hands the given flags to the server, which is imported only then.
+
+Knows the names of the flags, not their defaults nor the environment: the server's settings do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Literal
+
+import typer
+
+USAGE = 2
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a name on the hub.")],
+    store: Annotated[str | None, typer.Option(metavar="DIR", help="Where prefixes live.")] = None,
+    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 picks one. Default 8000.")] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="auto: cuda where there is one.")
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        typer.Option(help="auto on a CPU: float32."),
+    ] = None,
+    max_batch_rows: Annotated[int | None, typer.Option(help="Default 64.")] = None,
+    max_batch_tokens: Annotated[int | None, typer.Option(help="Default 2048.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(help="Default 1024.")] = None,
+    kv_tokens: Annotated[int | None, typer.Option(help="Room for keys and values.")] = None,
+    prefix_host_bytes: Annotated[int | None, typer.Option(help="Prefixes in memory.")] = None,
+    prefix_device_bytes: Annotated[int | None, typer.Option(help="Prefixes on the device.")] = None,
+    max_prefix_tokens: Annotated[int | None, typer.Option(help="Default 1024.")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(help="Default 1048576.")] = None,
+    max_upload_bytes: Annotated[int | None, typer.Option(help="Default 1073741824.")] = None,
+    drain_seconds: Annotated[float | None, typer.Option(help="Default 30.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE.yaml", help="Flags in a file.")
+    ] = None,
+) -> None:
+    """Serve MODEL.
+
+    Every flag is also PREFIXMUX_<FLAG>; flag before environment before file before default.
+    """
+    try:
+        server = import_module("prefixmux_server.main")
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"error: {error.name} is not installed, which serving needs:"
+            " pip install 'prefixmux[server]'",
+            err=True,
+        )
+        raise typer.Exit(USAGE) from error
+    given = {name: value for name, value in context.params.items() if value is not None}
+    raise typer.Exit(server.main(given))

@@ -1,0 +1,238 @@
+"""The client commands: what they send, print, and exit with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx2
+import pytest
+from client.scripted import ScriptedServer, Step, generation, refusal, sent_json, task, version
+from typer.testing import CliRunner, Result
+
+from prefixmux import Client
+from prefixmux.cli import build_app, session
+
+
+class Terminal:
+    """Runs command lines against a scripted server."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.keys: list[str | None] = []
+
+    def run(self, *words: str, steps: tuple[Step, ...] = (), stdin: str | bytes = "") -> Result:
+        self.server = ScriptedServer(*steps)
+        self._monkeypatch.setattr(session, "Client", self._client)
+        return CliRunner().invoke(build_app(), list(words), input=stdin)
+
+    def _client(self, base_url: str | None, api_key: str | None) -> Client:
+        self.keys.append(api_key)
+        return Client(base_url, api_key, max_retries=0, http_client=self.server.http())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    monkeypatch.delenv("PREFIXMUX_BASE_URL", raising=False)
+    monkeypatch.delenv("PREFIXMUX_API_KEY", raising=False)
+    return Terminal(monkeypatch)
+
+
+def answer(text: str | None = "a pub") -> httpx2.Response:
+    return httpx2.Response(200, json=generation(text))
+
+
+def test_generate_prints_the_text_alone(terminal: Terminal) -> None:
+    result = terminal.run("generate", "e2e", "name : Aromi", steps=(answer(),))
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "a pub\n", "")
+    assert sent_json(terminal.server.last) == {"task_id": "e2e", "input": "name : Aromi"}
+
+
+def test_generate_passes_parameters(terminal: Terminal) -> None:
+    line = "generate e2e x --version 2 --max-new-tokens 4 --temperature 0.5 --stop . --stop !"
+    result = terminal.run(
+        *line.split(), "-p", "min_p=0.1", "-p", "ignore_eos=true", steps=(answer(),)
+    )
+    assert result.exit_code == 0
+    assert sent_json(terminal.server.last) == {
+        "task_id": "e2e",
+        "version": 2,
+        "input": "x",
+        "parameters": {
+            "max_new_tokens": 4,
+            "temperature": 0.5,
+            "stop": [".", "!"],
+            "min_p": 0.1,
+            "ignore_eos": True,
+        },
+    }
+
+
+def test_generate_for_the_bare_model_reads_stdin(terminal: Terminal) -> None:
+    terminal.run("generate", "-", steps=(answer(),), stdin="two\nlines\n")
+    assert sent_json(terminal.server.last) == {"input": "two\nlines"}
+
+
+def test_generate_with_ids_prints_ids_when_there_is_no_text(terminal: Terminal) -> None:
+    result = terminal.run("generate", "e2e", "5,17 2", "--ids", steps=(answer(text=None),))
+    assert sent_json(terminal.server.last)["input"] == [5, 17, 2]
+    assert result.stdout == "5 6 2\n"
+
+
+def test_generate_json_is_the_answer_of_the_wire(terminal: Terminal) -> None:
+    result = terminal.run("generate", "e2e", "x", "--json", steps=(answer(),))
+    assert json.loads(result.stdout) == generation()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate",
+        "generate a b c",
+        "generate e2e x --ids",
+        "generate e2e x -p min_p",
+        "generate e2e x -p min_p=oops",
+        "generate e2e x -p version=1",
+        "generate e2e x --temperature warm",
+        "generate e2e x --server localhost:8000",
+        "generate e2e x --no-such-flag",
+        "prefixes push e2e no-such-file",
+        "prefixes activate e2e one",
+        "no-such-command",
+    ],
+)
+def test_usage_errors_exit_2_and_send_nothing(terminal: Terminal, line: str) -> None:
+    result = terminal.run(*line.split())
+    assert result.exit_code == 2
+    assert terminal.server.requests == []
+    assert "Traceback" not in result.output
+
+
+def test_stdin_that_is_not_text_is_a_usage_error(terminal: Terminal) -> None:
+    assert terminal.run("generate", "-", stdin=b"\xff\xfe").exit_code == 2
+
+
+LINES = [
+    "generate e2e x",
+    "prefixes ls",
+    "prefixes show e2e",
+    "prefixes rm e2e",
+    "prefixes activate e2e 1",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_refusal_exits_1_and_says_why(terminal: Terminal, line: str) -> None:
+    result = terminal.run(*line.split(), steps=(refusal(404, "task_not_found"),))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: 404 task_not_found: about task_not_found [request r-1]\n"
+
+
+@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("failure", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow")])
+def test_an_unreachable_server_exits_3(terminal: Terminal, line: str, failure: Exception) -> None:
+    result = terminal.run(*line.split(), "--server", "http://there:1", steps=(failure,))
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "http://there:1" in result.stderr
+
+
+def test_json_errors_are_objects_on_stderr(terminal: Terminal) -> None:
+    refused = refusal(422, "invalid_parameter", param="parameters.top_k")
+    result = terminal.run("generate", "e2e", "x", "--json", steps=(refused,))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert json.loads(result.stderr)["error"] == {
+        "code": "invalid_parameter",
+        "message": "about invalid_parameter",
+        "param": "parameters.top_k",
+        "reason": None,
+        "request_id": "r-1",
+        "status": 422,
+    }
+
+
+def test_server_and_key_come_from_flags_or_environment(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFIXMUX_BASE_URL", "http://env")
+    monkeypatch.setenv("PREFIXMUX_API_KEY", "env-key")
+    terminal.run("generate", "e2e", "x", steps=(answer(),))
+    assert (terminal.server.last.url.host, terminal.keys[-1]) == ("env", "env-key")
+    flags = ("--server", "http://flag", "--api-key", "flag-key")
+    terminal.run("generate", "e2e", "x", *flags, steps=(answer(),))
+    assert (terminal.server.last.url.host, terminal.keys[-1]) == ("flag", "flag-key")
+
+
+def test_push_uploads_and_names_the_version(terminal: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "prefix.safetensors"
+    path.write_bytes(b"bytes")
+    created = httpx2.Response(201, json=version(4))
+    flags = ("--no-activate", "--description", "a note")
+    result = terminal.run("prefixes", "push", "e2e", str(path), *flags, steps=(created,))
+    assert result.exit_code == 0
+    assert result.stdout.startswith("e2e version 4 sha256:")
+    sent = terminal.server.last.content
+    assert b'name="activate"\r\n\r\nfalse' in sent
+    assert b'name="description"\r\n\r\na note' in sent
+
+
+def test_push_of_pickled_weights_is_refused_here(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "adapter.bin").write_bytes(b"\x80")
+    result = terminal.run("prefixes", "push", "e2e", str(tmp_path / "adapter.bin"))
+    assert result.exit_code == 1
+    assert "save_pretrained" in result.stderr
+    assert terminal.server.requests == []
+
+
+def page(*items: dict[str, object]) -> httpx2.Response:
+    return httpx2.Response(200, json={"items": items, "next_cursor": None})
+
+
+def test_ls_shows_every_task_uncut(terminal: Terminal) -> None:
+    long = "a" * 64
+    result = terminal.run("prefixes", "ls", steps=(page(task(long), task("b", active=None)),))
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows == [
+        ["TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS"],
+        [long, "1", "1", "PREFIX_TUNING", "10"],
+        ["b", "-", "1", "-", "-"],
+    ]
+
+
+def test_ls_json_holds_the_tasks_of_the_wire(terminal: Terminal) -> None:
+    result = terminal.run("prefixes", "ls", "--json", "--query", "e", steps=(page(task()),))
+    assert json.loads(result.stdout) == {"items": [task()]}
+    assert terminal.server.last.url.params["query"] == "e"
+
+
+def test_show_prints_a_task_and_its_versions_as_they_are(terminal: Terminal) -> None:
+    described = version(1, description="[bold]:smile: & <b>")
+    steps = (httpx2.Response(200, json=task()), page(described))
+    result = terminal.run("prefixes", "show", "e2e", steps=steps)
+    assert result.stdout.startswith("e2e: version 1 is active\n")
+    assert "[bold]:smile: & <b>" in result.stdout
+    assert str(described["prefix_digest"]) in result.stdout
+
+
+def test_show_json(terminal: Terminal) -> None:
+    steps = (httpx2.Response(200, json=task()), page(version(1), version(2)))
+    result = terminal.run("prefixes", "show", "e2e", "--json", steps=steps)
+    assert json.loads(result.stdout) == {"task": task(), "versions": [version(1), version(2)]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "path", "said"),
+    [
+        ((), "/prefixes/e2e", "deleted e2e\n"),
+        (("--version", "2"), "/prefixes/e2e/versions/2", "deleted e2e version 2\n"),
+    ],
+)
+def test_rm(terminal: Terminal, flags: tuple[str, ...], path: str, said: str) -> None:
+    result = terminal.run("prefixes", "rm", "e2e", *flags, steps=(httpx2.Response(204),))
+    assert (result.exit_code, result.stdout) == (0, said)
+    assert (terminal.server.last.method, terminal.server.last.url.path) == ("DELETE", path)
+
+
+def test_activate(terminal: Terminal) -> None:
+    done = httpx2.Response(200, json=task(active=2))
+    result = terminal.run("prefixes", "activate", "e2e", "2", steps=(done,))
+    assert result.stdout == "e2e: version 2 is active\n"
