@@ -16,16 +16,17 @@ SEPARATOR = " =>"
 class Task:
     """One task: the prefix that is bundled for it and how its pairs become prompts.
 
-    `pairs` names the data set; `prefix_tokens` is the length of the prefix. With `spell` the
-    input is sent letter by letter ("c a t"), so that the tokenizer does not hide the spelling.
-    Dialogue acts are sent with spaces around their signs, so that a name has the same tokens in
-    the act and in the sentence.
+    `pairs` names the data set; `prefix_tokens` is the length of the prefix, `minutes` how long it
+    is trained. With `spell` the input is sent letter by letter ("c a t"), so that the tokenizer
+    does not hide the spelling. Dialogue acts are sent with spaces around their signs, so that a
+    name has the same tokens in the act and in the sentence.
     """
 
     task_id: str
     pairs: str
     title: str
     prefix_tokens: int
+    minutes: float
     spell: bool = False
 
     def source(self, text: str) -> str:
@@ -42,15 +43,15 @@ class Task:
 
 
 TASKS: tuple[Task, ...] = (
-    Task("hotel", "rnnlg_hotel", "hotel act to sentence", 5),
-    Task("laptop", "rnnlg_laptop", "laptop act to sentence", 10),
-    Task("tv", "rnnlg_tv", "television act to sentence", 16),
-    Task("e2e", "e2e", "restaurant table to sentence", 20),
-    Task("snips", "snips", "command to intent and slots", 32),
-    Task("regex", "nl2regex", "description to regular expression", 50),
-    Task("scan", "scan", "navigation command to actions", 64),
-    Task("cogs", "cogs", "sentence to logical form", 100),
-    Task("g2p", "g2p", "spelling to sounds", 80, spell=True),
+    Task("hotel", "rnnlg_hotel", "hotel act to sentence", 5, 2.5),
+    Task("laptop", "rnnlg_laptop", "laptop act to sentence", 10, 5.0),
+    Task("tv", "rnnlg_tv", "television act to sentence", 16, 4.0),
+    Task("e2e", "e2e", "restaurant table to sentence", 20, 6.0),
+    Task("snips", "snips", "command to intent and slots", 32, 6.0),
+    Task("regex", "nl2regex", "description to regular expression", 50, 5.0),
+    Task("scan", "scan", "navigation command to actions", 64, 8.0),
+    Task("cogs", "cogs", "sentence to logical form", 100, 7.0),
+    Task("g2p", "g2p", "spelling to sounds", 80, 8.0, spell=True),
 )
 
 # Uploaded by `demo.run` while the server is already answering for the others.

@@ -1,9 +1,9 @@
 """Trains the bundled prefixes, each on the frozen demo model, and writes PEFT adapters.
 
-    python -m demo.train_prefixes --data DATA --minutes 5 [--task e2e ...]
+    python -m demo.train_prefixes --data DATA [--task e2e ...]
 
 PEFT's own prefix encoder with its reparameterising MLP; PEFT folds the MLP away when it saves.
-One CPU thread; like the model's, a run's length is given in minutes.
+One CPU thread; like the model's, a run's length is given in minutes (`Task.minutes`).
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def attach_prefix(model: LlamaForCausalLM, tokens: int) -> PeftModel:
     return get_peft_model(model, config)
 
 
-def learning_rate(step: int, progress: float) -> float:
+def learning_rate(peak: float, step: int, progress: float) -> float:
     """Linear warm-up by step, then a cosine to zero by the share of time used."""
     cosine = (1 + math.cos(math.pi * progress)) / 2
-    return PEAK_LEARNING_RATE * min(1.0, (step + 1) / WARM_UP_STEPS) * cosine
+    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * cosine
 
 
-def train(peft: PeftModel, batches: Iterator[Batch], seconds: float) -> None:
+def train(peft: PeftModel, batches: Iterator[Batch], seconds: float, peak: float) -> None:
     """Trains the prefix until `seconds` are used, and prints the mean loss per answer token."""
     model = peft.get_base_model()
     trainable = [each for each in peft.parameters() if each.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=PEAK_LEARNING_RATE, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(trainable, lr=peak, weight_decay=0.0, fused=True)
     start = time.monotonic()
     mean = 0.0
     for step, batch in enumerate(batches):
@@ -61,7 +61,7 @@ def train(peft: PeftModel, batches: Iterator[Batch], seconds: float) -> None:
         if used >= seconds:
             return
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, used / seconds)
+            group["lr"] = learning_rate(peak, step, used / seconds)
         with torch.autocast("cpu", torch.bfloat16):
             total, count = answer_loss(model, batch, peft.get_prompt(batch_size=1))
         loss = total / count
@@ -88,8 +88,9 @@ def train_task(wanted: Task, arguments: argparse.Namespace) -> None:
     model = LlamaForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)
     pairs = read_pairs(arguments.data, wanted.pairs, "train")
     examples = [each for each in encode(wanted, pairs, tokenizer) if len(each.ids) <= LONGEST]
+    minutes = arguments.minutes or wanted.minutes
     peft = attach_prefix(model, wanted.prefix_tokens)
-    train(peft, shuffled(examples, ROWS, Random(SEED)), arguments.minutes * 60)
+    train(peft, shuffled(examples, ROWS, Random(SEED)), minutes * 60, arguments.rate)
     save(peft, arguments.out / wanted.task_id)
 
 
@@ -99,7 +100,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with pairs/")
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
     parser.add_argument("--out", type=Path, default=Path("demo/prefixes"))
-    parser.add_argument("--minutes", type=float, default=5.0, help="per task")
+    parser.add_argument("--minutes", type=float, help="per task; default: the task's own")
+    parser.add_argument("--rate", type=float, default=PEAK_LEARNING_RATE)
     parser.add_argument("--task", action="append", choices=[each.task_id for each in TASKS])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
