@@ -1,0 +1,75 @@
+"""The engine process's ends of the pipes, and the bell with which its own threads wake it.
+
+Blocking, for the one thread that steps the engine. Knows nothing of what the messages mean.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import suppress
+
+from prefixmux_server.engine.messages import EngineEvent
+from prefixmux_server.engine.wire import FrameReader, events
+
+CHUNK = 1 << 16
+
+
+class Doorbell:
+    """A pipe to oneself: any thread rings, and whoever polls it wakes."""
+
+    def __init__(self) -> None:
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+
+    def ring(self) -> None:
+        with suppress(BlockingIOError):  # full: it rings already
+            os.write(self._write, b"\0")
+
+    def hush(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self.fd, CHUNK)
+
+
+class Inbox:
+    """The bodies of the frames that arrive, and the bell, as one thing to wait for."""
+
+    def __init__(self, fd: int, bell: Doorbell) -> None:
+        self._fd = fd
+        self._bell = bell
+        self._frames = FrameReader()
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._poll.register(bell.fd, select.POLLIN)
+
+    def receive(self, seconds: float | None) -> Iterator[bytes]:
+        """What has arrived, after waiting for it or the bell; None waits for ever.
+
+        Without a parent there is nobody to work for: then the process exits.
+        """
+        ready = dict(self._poll.poll(None if seconds is None else seconds * 1000))
+        if self._bell.fd in ready:
+            self._bell.hush()
+        if self._fd in ready:
+            data = os.read(self._fd, CHUNK)
+            if not data:
+                raise SystemExit(1)
+            yield from self._frames.feed(data)
+
+
+class Outbox:
+    """Frames out. A parent that does not read makes the engine wait, which is as it should be."""
+
+    def __init__(self, fd: int) -> None:
+        self._stream = os.fdopen(fd, "wb")
+        self._codec = events()
+
+    def send(self, event: EngineEvent) -> None:
+        frame = self._codec.encode(event)
+        try:
+            self._stream.write(frame)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise SystemExit(1) from None

@@ -1,0 +1,126 @@
+"""Engines that die, hang or fail while they serve."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from process.conftest import Run
+from process.fake_engine import DIE, HANG, RAISE, STOP
+from process.talk import ENDLESS, collect, engine, first_tokens, generate, pid, request, settings
+
+from prefixmux_server.engine.client import EngineClient
+from prefixmux_server.engine.errors import EngineUnavailable
+
+
+async def until_ready(client: EngineClient) -> None:
+    while not client.health.ok:
+        await asyncio.sleep(0.01)
+
+
+def test_every_waiter_of_a_killed_engine_is_told_at_once(run: Run) -> None:
+    async def work() -> None:
+        async with engine() as client:
+            first = pid(client)
+            running = [
+                client.submit(request(f"r{n}", length=ENDLESS, prefixes=("sha256:a",)))
+                for n in range(50)
+            ]
+            for generation in running:
+                await first_tokens(generation)
+            steps = client.steps(0)[-1].step
+            os.kill(first, signal.SIGKILL)
+            killed = monotonic()
+            ends = [end for _, end in await asyncio.gather(*map(collect, running))]
+            assert monotonic() - killed < 1.0
+            assert {end.error.code for end in ends if end and end.error} == {"engine_unavailable"}
+            assert all(end is not None and end.reason is None for end in ends)
+            assert client.health.reason == "restarting"
+            assert client.ready is None
+            assert client.residency("tenant", "sha256:a") == "disk"
+            with pytest.raises(EngineUnavailable):
+                client.submit(request("too early"))
+            await until_ready(client)
+            assert pid(client) != first
+            assert (await generate(client, request("after")))[0] == [7, 8, 9]
+            assert client.steps(0)[-1].step > steps
+
+    run(work())
+
+
+@pytest.mark.parametrize("token", [DIE, RAISE])
+def test_a_request_that_kills_the_engine_ends_itself_and_no_later_one(
+    run: Run, token: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def work() -> None:
+        async with engine() as client:
+            _, end = await generate(client, request("deadly", token=token))
+            assert end is not None
+            assert end.error is not None
+            assert end.error.code == "engine_unavailable"
+            await until_ready(client)
+            assert (await generate(client, request("after")))[0] == [7, 8, 9]
+
+    run(work())
+    logged = capfd.readouterr().err
+    assert ("RuntimeError" in logged) == (token == RAISE)
+    assert str(token) not in logged
+
+
+@pytest.mark.parametrize("token", [HANG, STOP])
+def test_a_hung_engine_is_found_and_replaced(run: Run, token: int) -> None:
+    async def work() -> None:
+        async with engine(hang_seconds=0.4) as client:
+            hung = client.submit(request("hangs", token=token))
+            neighbour = client.submit(request("neighbour", length=ENDLESS))
+            reasons = set()
+            reader = asyncio.gather(collect(hung), collect(neighbour))
+            while not reader.done():
+                reasons.add(client.health.reason)
+                await asyncio.sleep(0.01)
+            ends = [end for _, end in await reader]
+            assert [end.error.code for end in ends if end and end.error] == [
+                "engine_unavailable",
+                "engine_unavailable",
+            ]
+            assert "unresponsive" in reasons
+            await until_ready(client)
+            assert (await generate(client, request("after")))[0] == [7, 8, 9]
+
+    run(work())
+
+
+def test_an_idle_engine_is_not_taken_for_a_hung_one(run: Run) -> None:
+    async def work() -> None:
+        async with engine(hang_seconds=0.2) as client:
+            first = pid(client)
+            await asyncio.sleep(0.8)
+            assert client.health.ok
+            assert pid(client) == first
+
+    run(work())
+
+
+def test_a_restart_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with engine(settings("fails-second", store=str(tmp_path))) as client:
+            await generate(client, request("deadly", token=DIE))
+            await until_ready(client)
+            assert (tmp_path / "starts").read_bytes() == b"..."
+
+    run(work())
+
+
+def test_without_restart_a_death_is_final(run: Run) -> None:
+    async def work() -> None:
+        async with engine(restart=False) as client:
+            await generate(client, request("deadly", token=DIE))
+            assert client.health.reason == "stopped"
+            with pytest.raises(EngineUnavailable):
+                client.submit(request("late"))
+
+    run(work())
