@@ -60,8 +60,9 @@ def test_only_given_flags_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_flag_is_handed_over_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(0)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in FLAGS.items()]
+    words.append("--allow-anonymous")
     assert serve(monkeypatch, server, "gpt2", *words).exit_code == 0
-    assert server.given == {"model": "gpt2", **FLAGS}
+    assert server.given == {"model": "gpt2", "allow_anonymous": True, **FLAGS}
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

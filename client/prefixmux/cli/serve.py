@@ -36,6 +36,10 @@ def serve(
     max_body_bytes: Annotated[int | None, typer.Option(help="Default 1048576.")] = None,
     max_upload_bytes: Annotated[int | None, typer.Option(help="Default 1073741824.")] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Default 30.")] = None,
+    allow_anonymous: Annotated[
+        bool | None,
+        typer.Option("--allow-anonymous", help="Bind beyond loopback without API keys."),
+    ] = None,
     config: Annotated[
         str | None, typer.Option(metavar="FILE.yaml", help="Flags in a file.")
     ] = None,
