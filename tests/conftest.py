@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Tiny models on a busy machine: threads that wait for each other cost more than they give.
+# Set before torch is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from support.engines import Answers, DictSource, EngineParts, answer, make_engine, submit
+from support.golden import CAUSAL, Golden
+from support.models import load_folder
+
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import Submit
 from prefixmux_server.memory.select import LayoutName
 from prefixmux_server.model.load import LoadedModel
-
-from support.engines import Answers, DictSource, EngineParts, answer, make_engine, submit
-from support.golden import CAUSAL, Golden
-from support.models import load_folder
 
 pytestmark = pytest.mark.shared
 LAYOUTS: tuple[LayoutName, ...] = ("rows", "slots")

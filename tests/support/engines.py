@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+
 from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
@@ -90,7 +91,7 @@ def make_engine(
     layout: LayoutName = "rows",
     *,
     source: DictSource | None = None,
-    capacity: int = 16384,
+    capacity: int = 8192,
     rows: int = 64,
     tokens: int = 2048,
     host_bytes: int = 1 << 30,
@@ -101,9 +102,7 @@ def make_engine(
 ) -> EngineParts:
     """Everything that no live row owns is NaN, so that any foreign read shows."""
     module = loaded.module
-    memory = make_layout(
-        layout, loaded.spec, capacity, module.dtype, module.device, poison=True
-    )
+    memory = make_layout(layout, loaded.spec, capacity, module.dtype, module.device, poison=True)
     source = source or DictSource()
     loader = PrefixLoader(source, executor or InlineExecutor(), lambda: None)
     residency = Residency(memory, loader, host_bytes=host_bytes, device_bytes=device_bytes)

@@ -29,7 +29,8 @@ class Golden:
 
     @cached_property
     def logits(self) -> dict[str, torch.Tensor]:
-        return load_file(self.root / "logits.safetensors")
+        tensors: dict[str, torch.Tensor] = load_file(self.root / "logits.safetensors")
+        return tensors
 
     def cases(self, model: str, methods: Iterable[str] = METHODS) -> list[dict[str, Any]]:
         """The greedy cases of one model."""
@@ -54,9 +55,10 @@ class Golden:
         """`[L, 2, P, H_kv, D]`, read without our own importer."""
         folder = self.root / "adapters" / adapter
         if (folder / "prefix.safetensors").exists():
-            return load_file(folder / "prefix.safetensors")["decoder"]
+            return torch.as_tensor(load_file(folder / "prefix.safetensors")["decoder"])
         config = json.loads((folder / "adapter_config.json").read_text())
-        flat = load_file(folder / "adapter_model.safetensors")["prompt_embeddings"].float()
+        stored = load_file(folder / "adapter_model.safetensors")["prompt_embeddings"]
+        flat = torch.as_tensor(stored).float()
         layers, heads = config["num_layers"], config["num_attention_heads"]
         width = config["token_dim"] // heads
         split = flat.view(flat.shape[0], layers, 2, heads, width)

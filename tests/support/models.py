@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from prefixmux_server.memory.select import make_layout
-from prefixmux_server.model.load import LoadedModel, load_model
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -20,6 +18,9 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+
+from prefixmux_server.memory.select import LayoutName, make_layout
+from prefixmux_server.model.load import LoadedModel, load_model
 
 VOCABULARY = 97
 EOS = 2
@@ -56,7 +57,7 @@ def save_tiny(config: PreTrainedConfig, folder: Path, *, seed: int = 0, scale: f
 def load_folder(folder: Path, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
     """Loaded and proven, as the server does it."""
     where = torch.device(device)
-    name = "rows" if device == "cpu" else "slots"
+    name: LayoutName = "rows" if device == "cpu" else "slots"
     return load_model(
         folder, where, dtype, lambda spec, kind: make_layout(name, spec, 512, kind, where)
     )

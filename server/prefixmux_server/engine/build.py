@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from prefixmux_server.engine.messages import (
 )
 from prefixmux_server.engine.queue import FirstComeQueue
 from prefixmux_server.engine.scheduler import Limits, Scheduler
+from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.memory.layout import KVLayout, SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.residency import Residency
@@ -39,7 +41,6 @@ from prefixmux_server.model.fingerprint import fingerprint, weights_digest
 from prefixmux_server.model.load import LoadedModel, load_model, locate, resolve_device
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
-from prefixmux_store.validate import ModelShape, SiteShape
 
 METHODS = ("PREFIX_TUNING", "CARTRIDGE")
 _TRIAL_TOKENS = 512
@@ -80,6 +81,7 @@ class _Builder:
             return make_layout(name, spec, _TRIAL_TOKENS, dtype, device, poison=True)
 
         loaded = load_model(folder, device, self.settings.dtype, trial)
+        _log_slow_layers(loaded.dense.kept, device)
         dtype = loaded.module.dtype
         rows = self.settings.max_batch_rows
         capacity = self.settings.kv_tokens or default_capacity(loaded.spec, dtype, device, rows)
@@ -145,21 +147,11 @@ def assemble(
     )
 
 
-def model_shape(info: ModelInfo, max_prefix_tokens: int) -> ModelShape:
-    """What a prefix file is checked against."""
-    return ModelShape(
-        architecture=info.architecture,
-        family=info.family,
-        layers=info.layers,
-        kv_heads=info.kv_heads,
-        head_dim=info.head_dim,
-        hidden=info.hidden,
-        vocabulary=info.vocabulary,
-        fingerprint=info.fingerprint,
-        methods=info.methods,
-        sites={s.site: SiteShape(s.layers, s.kv_heads, s.k_dim, s.v_dim) for s in info.sites},
-        max_prefix_tokens=max_prefix_tokens,
-    )
+def _log_slow_layers(kept: Mapping[str, str], device: torch.device) -> None:
+    """Say which layers run on the plain path of a CPU, and why: it is slower, not wrong."""
+    if kept and device.type == "cpu":
+        reasons = ", ".join(sorted(set(kept.values())))
+        logging.getLogger(__name__).warning("%d dense layers not packed: %s", len(kept), reasons)
 
 
 def _tokenizer(loaded: LoadedModel) -> TokenizerInfo | None:

@@ -90,8 +90,10 @@ class SlotLayout:
 
     def check_integrity(self) -> None:
         owned = [*self._own.values(), *(p.slots for p in self._placed.values())]
-        cells = self._free + [int(slot) for slots in owned if slots is not None for slot in slots]
-        assert sorted(cells) == list(range(1, self._capacity + 1)), "slots lost or owned twice"
+        free = torch.tensor(self._free, dtype=torch.long)
+        cells = torch.cat([free, *(slots.cpu() for slots in owned if slots is not None)])
+        expected = torch.arange(1, self._capacity + 1)
+        assert torch.equal(cells.sort().values, expected), "slots lost or owned twice"
         placed = {id(p) for p in self._placed.values()}
         for lease in self._own:
             assert all(id(s.placement) in placed for s in lease.segments), "a lease lost its prefix"

@@ -25,8 +25,9 @@ from transformers import (
 from prefixmux_server.memory.layout import KVLayout, SiteSpec
 from prefixmux_server.model.binding import ATTENTION_NAME, bind, register_attention
 from prefixmux_server.model.causal import CausalModel
+from prefixmux_server.model.dense import DenseReport, optimise
 from prefixmux_server.model.errors import UnsupportedModelError
-from prefixmux_server.model.proof import prove
+from prefixmux_server.model.proof import Proof
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -55,6 +56,7 @@ class LoadedModel:
     context: int | None
     eos_token_ids: tuple[int, ...]
     tokenizer: Tokenizer | None
+    dense: DenseReport
 
 
 def resolve_device(name: str) -> torch.device:
@@ -98,8 +100,10 @@ def load_model(
     config = _load_config(folder)
     module = _load_weights(folder, config, device, resolve_dtype(dtype, device, config))
     binding = bind(module)
+    proof = Proof(module, binding.spec)
+    dense = optimise(module, dtype=module.dtype, device=device)
     model = CausalModel(module, binding)
-    prove(module, model, trial_layout(binding.spec, module.dtype), binding.spec)
+    proof.check(model, trial_layout(binding.spec, module.dtype))
     text = config.get_text_config()
     return LoadedModel(
         module=module,
@@ -111,6 +115,7 @@ def load_model(
         context=_context(text),
         eos_token_ids=_eos_token_ids(module),
         tokenizer=_load_tokenizer(folder),
+        dense=dense,
     )
 
 

@@ -33,19 +33,25 @@ class _Trial:
     prefix: PrefixKV
 
 
-def prove(module: PreTrainedModel, model: CausalModel, layout: KVLayout, spec: SiteSpec) -> None:
-    """Raises UnsupportedModelError if any logit differs by more than rounding explains."""
-    trials = _trials(module, spec)
-    expected = [_reference(module, trial) for trial in trials]
-    found = _through_layout(model, layout, trials)
-    tolerance = _TOLERANCE[module.dtype]
-    for ours, theirs in zip(found, expected, strict=True):
-        worst = float((ours - theirs).abs().max())
-        if not worst <= tolerance * max(1.0, float(theirs.abs().max())):
-            raise UnsupportedModelError(
-                f"{type(module).__name__} gives other logits behind a prefix than its own code "
-                f"does (worst difference {worst:.3g}): this model cannot be served"
-            )
+class Proof:
+    """Made while the module is as it was loaded, checked when all that speeds it up is in place."""
+
+    def __init__(self, module: PreTrainedModel, spec: SiteSpec) -> None:
+        self._name = type(module).__name__
+        self._dtype = module.dtype
+        self._trials = _trials(module, spec)
+        self._expected = [_reference(module, trial) for trial in self._trials]
+
+    def check(self, model: CausalModel, layout: KVLayout) -> None:
+        """Raises UnsupportedModelError if any logit differs by more than rounding explains."""
+        found = _through_layout(model, layout, self._trials)
+        for ours, theirs in zip(found, self._expected, strict=True):
+            worst = float((ours - theirs).abs().max())
+            if not worst <= _TOLERANCE[self._dtype] * max(1.0, float(theirs.abs().max())):
+                raise UnsupportedModelError(
+                    f"{self._name} gives other logits behind a prefix than its own code does "
+                    f"(worst difference {worst:.3g}): this model cannot be served"
+                )
 
 
 def _trials(module: PreTrainedModel, spec: SiteSpec) -> list[_Trial]:
