@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from prefixmux_server.service.request import GenerationRequest, Parameters
 
-TASK_ID = r"^[a-z0-9][a-z0-9._-]{0,63}\Z"
+TASK_ID = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 MAX_VERSION = 2**63 - 1
 MAX_SEED = 2**63 - 1
 MAX_STOP_BYTES = 256

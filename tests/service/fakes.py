@@ -1,0 +1,224 @@
+"""An engine in a few lines, a byte-level tokenizer and prefix files for a model of two layers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
+from prefixmux_server.engine.front import EngineHealth
+from prefixmux_server.engine.messages import (
+    EngineError,
+    Finished,
+    FinishReason,
+    ModelInfo,
+    Ready,
+    ResidencyState,
+    RowRecord,
+    SiteInfo,
+    StepRecord,
+    Submit,
+    Timing,
+    TokenDelta,
+    TokenizerInfo,
+)
+from prefixmux_store.format import encode
+from prefixmux_store.meta import PrefixMeta
+from prefixmux_store.tensors import RawTensor
+
+LAYERS, HEADS, DIM, CONTEXT, CAPACITY = 2, 2, 4, 64, 1000
+MERGES = (("l", "l"), ("e", "f"))
+EOS_TEXT = "<|endoftext|>"
+
+
+def tokenizer() -> Tokenizer:
+    """One token per byte, beside `ll` and `ef`; the last id is EOS."""
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet()) + ["".join(pair) for pair in MERGES]
+    vocabulary = {piece: id for id, piece in enumerate(pieces)}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=list(MERGES)))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([AddedToken(EOS_TEXT, special=True)])
+    return made
+
+
+VOCABULARY = tokenizer().get_vocab_size()
+EOS = VOCABULARY - 1
+INFO = TokenizerInfo(json=tokenizer().to_str(), special_token_ids=(EOS,))
+MODEL = ModelInfo(
+    id="tiny",
+    family="causal",
+    architecture="GPT2LMHeadModel",
+    layers=LAYERS,
+    kv_heads=HEADS,
+    head_dim=DIM,
+    hidden=HEADS * DIM,
+    vocabulary=VOCABULARY,
+    dtype="float32",
+    device="cpu",
+    context=CONTEXT,
+    fingerprint="sha256:" + "0" * 64,
+    methods=("PREFIX_TUNING",),
+    sites=(SiteInfo("decoder", LAYERS, HEADS, DIM, DIM),),
+    eos_token_ids=(EOS,),
+    capacity_tokens=CAPACITY,
+)
+READY = Ready(MODEL, INFO)
+
+
+def ids(text: str) -> list[int]:
+    return list(tokenizer().encode(text).ids)
+
+
+def native(tokens: int = 3, fill: float = 0.5, **described: Any) -> bytes:
+    """A native file that fits `MODEL`; another `fill` is another content."""
+    shape = (LAYERS, 2, tokens, HEADS, DIM)
+    data = np.full(shape, fill, np.float32).tobytes()
+    return encode({"decoder": RawTensor("F32", shape, memoryview(data))}, PrefixMeta(**described))
+
+
+def peft(tokens: int = 3, fill: float = 0.5) -> tuple[bytes, bytes]:
+    """PEFT's two files of the same content as `native(tokens, fill)`."""
+    data = np.full((tokens, 2 * LAYERS * HEADS * DIM), fill, np.float32).tobytes()
+    header = json.dumps(
+        {
+            "prompt_embeddings": {
+                "dtype": "F32",
+                "shape": [tokens, 2 * LAYERS * HEADS * DIM],
+                "data_offsets": [0, len(data)],
+            }
+        }
+    ).encode()
+    config = {
+        "peft_type": "PREFIX_TUNING",
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": tokens,
+        "num_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "token_dim": HEADS * DIM,
+        "num_transformer_submodules": 1,
+        "base_model_name_or_path": "tiny",
+    }
+    return json.dumps(config).encode(), len(header).to_bytes(8, "little") + header + data
+
+
+def reply_with(token_ids: Sequence[int], reason: FinishReason = "length") -> Reply:
+    """Always the same tokens, one a step."""
+    return lambda _submit: Script(tuple((id,) for id in token_ids), reason)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the engine does with a request: the tokens of each step, then the end."""
+
+    steps: tuple[tuple[int, ...], ...]
+    reason: FinishReason | None = "length"
+    stop: int | None = None
+    error: EngineError | None = None
+    prefixes: tuple[str, ...] | None = None
+
+
+Reply = Callable[[Submit], Script]
+
+
+@dataclass
+class FakeEngine:
+    """Answers by `reply`. With `gate` closed nothing moves. `aborted` holds the ids of requests
+    that were given up before their end."""
+
+    reply: Reply = field(default_factory=lambda: reply_with(ids("hello")))
+    ready: Ready | None = READY
+    health: EngineHealth = EngineHealth(True, "ready")
+    capacity: int = 1000
+    probe_error: EngineError | None = None
+    submitted: list[Submit] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
+    probed: list[tuple[str, str]] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
+    open: int = 0
+    refused: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def submit(self, submit: Submit) -> FakeGeneration:
+        if self.ready is None:
+            raise EngineUnavailable
+        if self.open >= self.capacity:
+            self.refused += 1
+            raise Overloaded
+        self.submitted.append(submit)
+        self.open += 1
+        self.arrived.set()
+        return FakeGeneration(self, submit, self.reply(submit))
+
+    async def probe(self, tenant: str, digest: str) -> EngineError | None:
+        self.probed.append((tenant, digest))
+        return self.probe_error
+
+    def residency(self, tenant: str, digest: str) -> ResidencyState:
+        return "device" if any(digest in submit.prefixes for submit in self.submitted) else "disk"
+
+    def steps(self, since: int) -> Sequence[StepRecord]:
+        return [record for record in self.records if record.step > since]
+
+    def record(self, *request_ids: str) -> None:
+        rows = tuple(RowRecord(id, "decode", 1, 3) for id in request_ids)
+        self.records.append(StepRecord(len(self.records) + 1, rows, 0, 0.01))
+
+    def without_tokenizer(self) -> None:
+        self.ready = replace(READY, tokenizer=None)
+
+
+class FakeGeneration:
+    def __init__(self, engine: FakeEngine, submit: Submit, script: Script) -> None:
+        self._engine = engine
+        self._submit = submit
+        self._script = script
+        self._over = False
+        self._aborted = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[TokenDelta | Finished]:
+        for token_ids in self._script.steps[: self._submit.sampling.max_new_tokens]:
+            if await self._stopped():
+                return
+            yield TokenDelta(self._submit.id, token_ids)
+        if not await self._stopped():
+            self._end()
+            yield self._finished()
+
+    def abort(self) -> None:
+        if not self._over:
+            self._engine.aborted.append(self._submit.id)
+            self._aborted.set()
+            self._end()
+
+    async def _stopped(self) -> bool:
+        await self._engine.gate.wait()
+        return self._aborted.is_set()
+
+    def _end(self) -> None:
+        self._over = True
+        self._engine.open -= 1
+
+    def _finished(self) -> Finished:
+        prefixes = self._submit.prefixes
+        if self._script.prefixes is not None:
+            prefixes = self._script.prefixes
+        return Finished(
+            id=self._submit.id,
+            reason=None if self._script.error else self._script.reason,
+            prefixes=prefixes,
+            prefix_tokens=tuple(3 for _ in prefixes),
+            timing=Timing(0.25, 0.125, 0.5, 1.0),
+            stop=self._script.stop,
+            error=self._script.error,
+        )
