@@ -74,7 +74,7 @@ def test_a_request_that_kills_the_engine_ends_itself_and_no_later_one(
 @pytest.mark.parametrize("token", [HANG, STOP])
 def test_a_hung_engine_is_found_and_replaced(run: Run, token: int) -> None:
     async def work() -> None:
-        async with engine(hang_seconds=0.4) as client:
+        async with engine(hang_seconds=0.6) as client:
             hung = client.submit(request("hangs", token=token))
             neighbour = client.submit(request("neighbour", length=ENDLESS))
             reasons = set()
@@ -94,13 +94,44 @@ def test_a_hung_engine_is_found_and_replaced(run: Run, token: int) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
 def test_an_idle_engine_is_not_taken_for_a_hung_one(run: Run) -> None:
     async def work() -> None:
-        async with engine(hang_seconds=0.2) as client:
+        async with engine(hang_seconds=1.0) as client:
             first = pid(client)
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.8)
             assert client.health.ok
             assert pid(client) == first
+
+    run(work())
+
+
+def test_kills_under_a_storm_of_requests_lose_none(run: Run) -> None:
+    async def storm(client: EngineClient, name: str) -> int:
+        served = 0
+        for n in range(1000):
+            if client.ready is None:
+                await until_ready(client)
+            generation = client.submit(request(f"{name}-{n}", length=2))
+            if n % 7 == 0:
+                await asyncio.sleep(0)
+                generation.abort()
+            tokens, end = await collect(generation)
+            assert (end is None) == (n % 7 == 0)
+            served += tokens == [7, 8]
+            if served == 20:
+                break
+        return served
+
+    async def work() -> None:
+        async with engine() as client:
+            storms = asyncio.gather(*(storm(client, f"s{n}") for n in range(20)))
+            for _ in range(3):
+                os.kill(pid(client), signal.SIGKILL)
+                while client.health.ok:
+                    await asyncio.sleep(0)
+                await until_ready(client)
+            assert await storms == [20] * 20
 
     run(work())
 

@@ -59,8 +59,13 @@ class EngineLink:
         return self._writer.transport.get_write_buffer_size()
 
     def send(self, command: EngineCommand) -> None:
-        """Never blocks: what the pipe does not take is written when it does."""
-        self._writer.write(self._commands.encode(command))
+        """Never blocks: what the pipe does not take is written when it does.
+
+        To an engine that is gone nothing is sent; `receive` is about to say so.
+        """
+        frame = self._commands.encode(command)
+        if not self._writer.is_closing():
+            self._writer.write(frame)
 
     async def receive(self) -> EngineEvent | None:
         """The next event; None when the process has ended. Raises `WireError`."""

@@ -45,18 +45,22 @@ class Inbox:
         self._poll.register(bell.fd, select.POLLIN)
 
     def receive(self, seconds: float | None) -> Iterator[bytes]:
-        """What has arrived, after waiting for it or the bell; None waits for ever.
+        """All that has arrived, after waiting for it or the bell; None waits for ever.
 
         Without a parent there is nobody to work for: then the process exits.
         """
-        ready = dict(self._poll.poll(None if seconds is None else seconds * 1000))
+        ready = self._wait(seconds)
         if self._bell.fd in ready:
             self._bell.hush()
-        if self._fd in ready:
+        while self._fd in ready:
             data = os.read(self._fd, CHUNK)
             if not data:
                 raise SystemExit(1)
             yield from self._frames.feed(data)
+            ready = self._wait(0)
+
+    def _wait(self, seconds: float | None) -> dict[int, int]:
+        return dict(self._poll.poll(None if seconds is None else seconds * 1000))
 
 
 class Outbox:
