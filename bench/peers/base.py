@@ -1,0 +1,46 @@
+"""What the benchmark asks of a system under test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.artefacts import Artefacts
+from bench.workload import Workload
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a peer is built from. `store` is an empty folder for this peer alone."""
+
+    workload: Workload
+    artefacts: Artefacts
+    dtype: str
+    threads: int
+    largest: int
+    store: Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One run: `tokens` new tokens in `seconds`, from the first prompt to the last token.
+
+    `requests` may be fewer than asked for, where a peer's speed does not depend on their number.
+    `outputs` are their new tokens, in order; empty where a peer computes a limit, not tokens.
+    """
+
+    tokens: int
+    seconds: float
+    requests: int
+    outputs: tuple[tuple[int, ...], ...]
+
+
+class Peer(Protocol):
+    """A system that is loaded and ready."""
+
+    def run(self, requests: int, new_tokens: int) -> Sample:
+        """The first `requests` of the workload, ended after `new_tokens` each."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,150 @@
+"""Turns measurements into ratios, a Markdown page and JSON. Measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from bench.measure import Measurement
+from bench.roster import LABELS
+
+
+@dataclass(frozen=True)
+class Target:
+    """`numerator` has to reach `at_least` times the throughput of `denominator`.
+
+    `dtype` and `size` None: wherever both were measured.
+    """
+
+    numerator: str
+    denominator: str
+    at_least: float
+    dtype: str | None = None
+    size: int | None = None
+
+
+TARGETS = (
+    Target("engine", "peft-single", 10, "bfloat16", 32),
+    Target("engine", "peft-batched", 1.5, "bfloat16", 32),
+    Target("engine", "peft-single", 6, "float32", 32),
+    Target("engine", "peft-batched", 1.2, "float32", 32),
+    Target("engine", "engine-one-task", 0.95),
+    Target("http", "engine", 0.9),
+    Target("engine", "transformers", 0.9, size=1),
+)
+_REFERENCES = ("peft-single", "peft-batched", "transformers", "engine-one-task", "limit")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A target at one place, and what was measured there."""
+
+    target: Target
+    dtype: str
+    size: int
+    value: float
+
+    @property
+    def reached(self) -> bool:
+        return self.value >= self.target.at_least
+
+
+class Report:
+    """One run's measurements on one machine."""
+
+    def __init__(self, facts: Mapping[str, str], measurements: Sequence[Measurement]) -> None:
+        self._facts = facts
+        self._measurements = measurements
+        self._by_place = {(m.dtype, m.size, m.peer): m for m in measurements}
+        self._dtypes = list(dict.fromkeys(m.dtype for m in measurements))
+        self._sizes = list(dict.fromkeys(m.size for m in measurements))
+        self._peers = [p for p in LABELS if any(m.peer == p for m in measurements)]
+
+    def ratio(self, dtype: str, size: int, numerator: str, denominator: str) -> float | None:
+        """None where one of the two was not measured."""
+        ours = self._by_place.get((dtype, size, numerator))
+        theirs = self._by_place.get((dtype, size, denominator))
+        return ours.throughput / theirs.throughput if ours and theirs else None
+
+    def targets(self) -> list[Ratio]:
+        found = []
+        for target in TARGETS:
+            for dtype in self._dtypes if target.dtype is None else [target.dtype]:
+                for size in self._sizes if target.size is None else [target.size]:
+                    value = self.ratio(dtype, size, target.numerator, target.denominator)
+                    if value is not None:
+                        found.append(Ratio(target, dtype, size, value))
+        return found
+
+    def equal_rows(self, dtype: str, size: int, ours: str, theirs: str) -> tuple[int, int] | None:
+        """How many requests got the same tokens from both, of how many both answered."""
+        one = self._by_place.get((dtype, size, ours))
+        other = self._by_place.get((dtype, size, theirs))
+        if not (one and other and one.outputs and other.outputs):
+            return None
+        pairs = list(zip(one.outputs, other.outputs, strict=False))
+        return sum(a == b for a, b in pairs), len(pairs)
+
+    def markdown(self) -> str:
+        return "\n".join([*self._head(), *self._throughputs(), *self._ratios(), *self._equality()])
+
+    def json(self) -> Mapping[str, object]:
+        return {
+            "machine": dict(self._facts),
+            "measurements": [
+                {
+                    **{k: v for k, v in asdict(m).items() if k != "outputs"},
+                    "throughput": m.throughput,
+                    "spread": m.spread,
+                }
+                for m in self._measurements
+            ],
+            "targets": [
+                {**asdict(r.target), "dtype": r.dtype, "size": r.size, "measured": r.value}
+                for r in self.targets()
+            ],
+        }
+
+    def _head(self) -> Iterator[str]:
+        yield "# Throughput\n"
+        yield from (f"- {key}: {value}" for key, value in self._facts.items())
+
+    def _throughputs(self) -> Iterator[str]:
+        columns = " | ".join(f"N = {size}" for size in self._sizes)
+        for dtype in self._dtypes:
+            yield f"\n## {dtype}: new tokens per second, prefill included (spread of the repeats)\n"
+            yield f"| | {columns} |\n|---|{'---:|' * len(self._sizes)}"
+            for peer in self._peers:
+                cells = " | ".join(self._cell(dtype, size, peer) for size in self._sizes)
+                yield f"| {LABELS[peer]} | {cells} |"
+            yield f"\n| engine, N tasks, against | {columns} |\n|---|{'---:|' * len(self._sizes)}"
+            for other in [p for p in _REFERENCES if p in self._peers]:
+                values = [self.ratio(dtype, size, "engine", other) for size in self._sizes]
+                cells = " | ".join("" if v is None else f"{v:.2f}x" for v in values)
+                yield f"| {LABELS[other]} | {cells} |"
+
+    def _cell(self, dtype: str, size: int, peer: str) -> str:
+        found = self._by_place.get((dtype, size, peer))
+        return f"{found.throughput:.1f} (±{found.spread / 2:.0%})" if found else ""
+
+    def _ratios(self) -> Iterator[str]:
+        yield "\n## Targets\n"
+        yield "| dtype | N | ratio | at least | measured | |\n|---|---:|---|---:|---:|---|"
+        for r in self.targets():
+            verdict = "reached" if r.reached else "**missed**"
+            names = f"{r.target.numerator} / {r.target.denominator}"
+            yield (
+                f"| {r.dtype} | {r.size} | {names} | {r.target.at_least:g}x | {r.value:.2f}x "
+                f"| {verdict} |"
+            )
+
+    def _equality(self) -> Iterator[str]:
+        yield "\n## Requests with equal tokens\n"
+        yield "| dtype | N | | equal |\n|---|---:|---|---:|"
+        pairs = (("engine", "peft-single"), ("engine-one-task", "peft-batched"), ("http", "engine"))
+        for dtype in self._dtypes:
+            for size in self._sizes:
+                for ours, theirs in pairs:
+                    equal = self.equal_rows(dtype, size, ours, theirs)
+                    if equal is not None:
+                        yield f"| {dtype} | {size} | {ours}, {theirs} | {equal[0]} of {equal[1]} |"

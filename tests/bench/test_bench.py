@@ -1,0 +1,112 @@
+"""The benchmark runs end to end on a tiny model, and its arithmetic is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from bench.__main__ import main
+from bench.measure import Measurement, measure
+from bench.peers.base import Sample
+from bench.report import TARGETS, Report
+from bench.roster import LABELS
+from bench.workload import Workload
+
+
+def measured(
+    peer: str, *throughputs: float, dtype: str = "bfloat16", size: int = 32
+) -> Measurement:
+    return Measurement(dtype, size, peer, throughputs, size, ((1, 2), (3, 4)))
+
+
+class Scripted:
+    """A peer whose runs last what the script says, and which writes down when it ran."""
+
+    def __init__(self, name: str, log: list[str], seconds: list[float]) -> None:
+        self._name, self._log, self._seconds = name, log, seconds
+
+    def run(self, requests: int, new_tokens: int) -> Sample:
+        self._log.append(self._name)
+        return Sample(requests * new_tokens, self._seconds.pop(0), requests, ())
+
+    def close(self) -> None:
+        self._log.append(f"close {self._name}")
+
+
+def test_rounds_are_interleaved_in_turning_order_after_a_warm_up() -> None:
+    log: list[str] = []
+    peers = {"a": Scripted("a", log, [9, 1, 2, 4]), "b": Scripted("b", log, [9, 5, 5, 5])}
+    found = list(measure("float32", peers, [2], 10, 3))
+    assert log == ["a", "b", "a", "b", "b", "a", "a", "b"]
+    assert [m.peer for m in found] == ["a", "b"]
+    assert list(found[0].throughputs) == [20, 10, 5]
+    assert found[0].throughput == 10
+    assert found[0].spread == pytest.approx(1.5)
+    assert found[1].spread == 0
+
+
+def test_ratios_and_targets_follow_from_medians() -> None:
+    report = Report(
+        {"CPU": "any"},
+        [
+            measured("engine", 500, 450, 600),
+            measured("peft-single", 40),
+            measured("peft-batched", 400),
+            measured("engine", 70, dtype="float32", size=1),
+        ],
+    )
+    assert report.ratio("bfloat16", 32, "engine", "peft-single") == pytest.approx(12.5)
+    assert report.ratio("bfloat16", 32, "engine", "http") is None
+    reached = {r.target.denominator: (r.value, r.reached) for r in report.targets()}
+    assert reached == {"peft-single": (12.5, True), "peft-batched": (1.25, False)}
+    page = report.markdown()
+    assert "| bfloat16 | 32 | engine / peft-batched | 1.5x | 1.25x | **missed** |" in page
+    assert "500.0 (±15%)" in page
+
+
+def test_equal_rows_compare_only_what_both_answered() -> None:
+    ours = measured("engine", 1)
+    theirs = Measurement("bfloat16", 32, "peft-single", (1,), 1, ((1, 2),))
+    limit = Measurement("bfloat16", 32, "limit", (1,), 1, ())
+    report = Report({}, [ours, theirs, limit])
+    assert report.equal_rows("bfloat16", 32, "engine", "peft-single") == (1, 1)
+    assert report.equal_rows("bfloat16", 32, "engine", "limit") is None
+
+
+def test_every_target_names_known_peers() -> None:
+    assert {name for t in TARGETS for name in (t.numerator, t.denominator)} <= set(LABELS)
+
+
+@pytest.mark.parametrize("count", [1, 8, 32, 64])
+def test_prefix_lengths_spread_evenly_about_the_single_tasks_length(count: int) -> None:
+    workload = Workload()
+    lengths = [workload.prefix_tokens(task) for task in range(count)]
+    assert all(10 <= length <= 200 for length in lengths)
+    assert sum(lengths) / count == pytest.approx(lengths[0], rel=0.1)
+    assert len(set(lengths)) > 0.8 * count
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+def test_a_quick_run_of_all_peers_in_this_process_gives_equal_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = "peft-single,peft-batched,transformers,engine,engine-one-task,limit"
+    threads = torch.get_num_threads()
+    arguments = ["--quick", "--dtypes", "float32", "--threads", str(threads), "--only", peers]
+    report = main([*arguments, "--out", str(tmp_path)])
+    assert report.equal_rows("float32", 3, "engine", "peft-single") == (3, 3)
+    assert report.equal_rows("float32", 3, "engine-one-task", "peft-batched") == (3, 3)
+    assert "| float32 | 3 | engine / engine-one-task |" in capsys.readouterr().out
+    assert {m["peer"] for m in json.loads(json.dumps(report.json()))["measurements"]} == set(
+        peers.split(",")
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_peers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--only", "vllm"])
+    assert ended.value.code == 2
+    assert "no such peer: vllm" in capsys.readouterr().err
