@@ -55,7 +55,7 @@ def main(flags: Mapping[str, object]) -> int:
 
 
 def _run(serve: Coroutine[Any, Any, int]) -> int:
-    loop_factory = uvicorn.Config("", loop="auto").get_loop_factory()
+    loop_factory = uvicorn.Config("", loop="auto", log_config=None).get_loop_factory()
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(serve)
 

@@ -21,7 +21,7 @@ from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
 from prefixmux_store.store import PrefixStore
 
-MAX_BODY, MAX_UPLOAD, MAX_PREFIX_TOKENS = 20_000, 50_000, 32
+MAX_BODY, MAX_UPLOAD, MAX_PREFIX_TOKENS = 20_000, 50_000, 100
 
 
 @dataclass(frozen=True)

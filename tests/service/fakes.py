@@ -70,6 +70,7 @@ MODEL = ModelInfo(
     capacity_tokens=CAPACITY,
 )
 READY = Ready(MODEL, INFO)
+HEALTHY = EngineHealth(True, "ready")
 
 
 def ids(text: str) -> list[int]:
@@ -134,7 +135,7 @@ class FakeEngine:
 
     reply: Reply = field(default_factory=lambda: reply_with(ids("hello")))
     ready: Ready | None = READY
-    health: EngineHealth = EngineHealth(True, "ready")
+    health: EngineHealth = HEALTHY
     capacity: int = 1000
     probe_error: EngineError | None = None
     submitted: list[Submit] = field(default_factory=list)
