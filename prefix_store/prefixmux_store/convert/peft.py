@@ -23,7 +23,9 @@ MAX_CONFIG_BYTES = 64 * 1024
 
 _TENSOR = "prompt_embeddings"
 _TYPES = frozenset({"PREFIX_TUNING", "CARTRIDGE"})
-_MAX_TEXT = 200
+# Together, even if every character is escaped, these fit into a native file's metadata.
+_MAX_NAME = 200
+_MAX_VERSION = 40
 
 
 @dataclass(frozen=True)
@@ -153,13 +155,15 @@ def _size(content: Mapping[str, object], key: str) -> int:
 def _provenance(content: Mapping[str, object]) -> dict[str, str]:
     """For people to read; never compared, opened or fetched."""
     known = {
-        "base_model": content.get("base_model_name_or_path"),
-        "peft_version": content.get("peft_version"),
+        "base_model": (content.get("base_model_name_or_path"), _MAX_NAME),
+        "peft_version": (content.get("peft_version"), _MAX_VERSION),
     }
-    texts = {key: _plain(value) for key, value in known.items() if isinstance(value, str)}
+    texts = {
+        key: _plain(value, size) for key, (value, size) in known.items() if isinstance(value, str)
+    }
     return {"source": "peft", **texts}
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, size: int = _MAX_NAME) -> str:
     """Text from the config, short and printable."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)[:_MAX_TEXT])
+    return "".join(char if char.isprintable() else "?" for char in str(value)[:size])

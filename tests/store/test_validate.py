@@ -1,0 +1,118 @@
+"""Whether a well-formed prefix fits a model, and what is said when it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prefixmux_store.errors import IncompatiblePrefix, InvalidPrefix, UnsupportedMethod
+from prefixmux_store.format import BaseClaim, PrefixMeta, RawTensor, encode, parse
+from prefixmux_store.validate import ModelShape, SiteShape, check_model
+from store.makers import HIDDEN, SHAPE, kv, tensor
+
+
+def check(
+    tensors: dict[str, RawTensor], meta: PrefixMeta | None = None, shape: ModelShape = SHAPE
+) -> None:
+    check_model(parse(encode(tensors, meta or PrefixMeta())), shape)
+
+
+def test_a_prefix_that_claims_nothing_is_judged_by_its_shape() -> None:
+    check({"decoder": kv()})
+    check({"decoder": kv(tokens=64)})
+
+
+def test_every_true_claim_is_accepted() -> None:
+    base = BaseClaim(
+        architecture=SHAPE.architecture,
+        layers=SHAPE.layers,
+        kv_heads=SHAPE.kv_heads,
+        head_dim=SHAPE.head_dim,
+        hidden=SHAPE.hidden,
+        vocab=SHAPE.vocabulary,
+        fingerprint=SHAPE.fingerprint,
+    )
+    check({"decoder": kv()}, PrefixMeta(base=base))
+
+
+@pytest.mark.parametrize(
+    ("base", "both"),
+    [
+        (BaseClaim(architecture="OtherForCausalLM"), ("OtherForCausalLM", "TinyForCausalLM")),
+        (BaseClaim(layers=5), ("layers 5", "2 in the model")),
+        (BaseClaim(kv_heads=9), ("kv_heads 9", "2 in the model")),
+        (BaseClaim(head_dim=7), ("head_dim 7", "4 in the model")),
+        (BaseClaim(hidden=13), ("hidden 13", "12 in the model")),
+        (BaseClaim(vocab=97), ("vocabulary 97", "96 in the model")),
+        (BaseClaim(fingerprint="sha256:" + "b" * 64), ("sha256:bbb", "sha256:aaa")),
+    ],
+)
+def test_a_false_claim_is_refused_and_both_sides_are_named(
+    base: BaseClaim, both: tuple[str, str]
+) -> None:
+    with pytest.raises(IncompatiblePrefix) as caught:
+        check({"decoder": kv()}, PrefixMeta(base=base))
+    assert caught.value.code == "incompatible_prefix"
+    assert all(side in caught.value.message for side in both)
+
+
+def test_a_fingerprint_is_compared_only_when_the_model_has_one() -> None:
+    base = BaseClaim(fingerprint="sha256:" + "b" * 64)
+    check({"decoder": kv()}, PrefixMeta(base=base), replace(SHAPE, fingerprint=None))
+
+
+@pytest.mark.parametrize(
+    ("shape", "what"),
+    [
+        ((3, 2, 3, 2, 4), "layers at decoder 3"),
+        ((1, 2, 3, 2, 4), "layers at decoder 1"),
+        ((2, 2, 3, 3, 4), "kv_heads at decoder 3"),
+        ((2, 2, 3, 1, 4), "kv_heads at decoder 1"),
+        ((2, 2, 3, 2, 5), "head_dim at decoder 5"),
+        ((2, 2, 3, 4, 2), "kv_heads at decoder 4"),
+        ((2, 2, 3, 1, 8), "kv_heads at decoder 1"),
+    ],
+)
+def test_another_shape_is_refused(shape: tuple[int, ...], what: str) -> None:
+    with pytest.raises(IncompatiblePrefix, match=what):
+        check({"decoder": tensor(shape)})
+
+
+@pytest.mark.parametrize("site", ["encoder", "cross"])
+def test_a_site_that_the_model_lacks_is_refused(site: str) -> None:
+    with pytest.raises(IncompatiblePrefix, match=f"{site}; the model has: decoder"):
+        check({site: kv()})
+
+
+def test_keys_and_values_of_two_sizes_cannot_come_from_one_tensor() -> None:
+    shape = replace(SHAPE, sites={"decoder": SiteShape(2, 2, 4, 8)})
+    with pytest.raises(IncompatiblePrefix, match="4 and 8"):
+        check({"decoder": kv()}, shape=shape)
+
+
+def test_embeddings_have_the_models_width() -> None:
+    meta = PrefixMeta(method="PROMPT_TUNING")
+    check({"embeddings": tensor((5, HIDDEN))}, meta)
+    with pytest.raises(IncompatiblePrefix, match="embedding width 13"):
+        check({"embeddings": tensor((5, HIDDEN + 1))}, meta)
+
+
+def test_a_method_that_is_not_served_is_refused_by_name() -> None:
+    with pytest.raises(UnsupportedMethod, match=r"INFIX_TUNING.*: PREFIX_TUNING") as caught:
+        check({"decoder": kv()}, PrefixMeta(method="INFIX_TUNING"))
+    assert caught.value.code == "unsupported_method"
+
+
+def test_too_many_tokens_are_refused() -> None:
+    with pytest.raises(InvalidPrefix, match="65 virtual tokens; 64") as caught:
+        check({"decoder": kv(tokens=65)})
+    assert caught.value.reason == "too_long"
+
+
+def test_a_claim_is_shown_short_and_printable() -> None:
+    base = BaseClaim(architecture="\u202e" + "x" * 1000)
+    with pytest.raises(IncompatiblePrefix) as caught:
+        check({"decoder": kv()}, PrefixMeta(base=base))
+    assert "\u202e" not in caught.value.message
+    assert len(caught.value.message) < 300
