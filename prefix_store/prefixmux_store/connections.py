@@ -28,12 +28,16 @@ _BUSY_SECONDS = 15.0
 class Connections:
     """Lends connections to threads, one at a time each, and opens as many as are in use."""
 
-    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
-        """Creates or migrates the schema; `migrations[n]` leads from schema n to n + 1.
+    def __init__(
+        self, path: Path, migrations: Sequence[str], busy_s: float = _BUSY_SECONDS
+    ) -> None:
+        """Creates or migrates the schema; `migrations[n]` leads from schema n to n + 1. A writer
+        waits `busy_s` seconds for one in another process.
 
         Raises `SchemaTooNew`, else `StoreUnusable`.
         """
         self._path = path
+        self._busy_s = busy_s
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._writer = threading.Lock()
@@ -102,7 +106,7 @@ class Connections:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
         )
         try:
             connection.execute("PRAGMA synchronous = FULL")
