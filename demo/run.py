@@ -17,22 +17,22 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx2
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from demo.server import DemoError, serving
-from demo.steps import fetch_steps, fullest_step, shared_steps
-from demo.tasks import LATE_TASK, TASKS, Task
+from demo.show import Row, show
+from demo.steps import fetch_steps, fullest_step
+from demo.tasks import LATE_TASK, TASKS, task
 from prefixmux import Client, PrefixmuxError
 from prefixmux.types import GenerateRequest, GenerateResponse
 
 FOLDER = Path(__file__).parent
 MAX_NEW_TOKENS = 100
-WIDTH = 140
+WIDTH = 160
+# The bare model gets this task's input, so that the two outputs can be compared.
+BARE_AS = "e2e"
 
 
 def load_examples() -> Mapping[str, Sequence[Mapping[str, str]]]:
@@ -43,84 +43,59 @@ def load_examples() -> Mapping[str, Sequence[Mapping[str, str]]]:
     return examples
 
 
-def upload(client: Client, task: Task) -> None:
+def example_row(task_id: str) -> Row:
+    """The first held-out example of a task, as a row to send."""
+    example = load_examples()[task_id][0]
+    return Row(task_id, task(task_id).prompt(example["source"]), example["target"])
+
+
+def upload(client: Client, task_id: str) -> None:
     """Hands one bundled PEFT adapter to the running server."""
-    client.prefixes.upload(task.task_id, FOLDER / "prefixes" / task.task_id)
+    client.prefixes.upload(task_id, FOLDER / "prefixes" / task_id)
 
 
-def ask(client: Client, requests: Sequence[GenerateRequest]) -> list[GenerateResponse]:
-    """One batch call; raises the first row's error, if one failed."""
-    return [row.unwrap() for row in client.generate_many(requests)]
+def ask(client: Client, rows: Sequence[Row]) -> list[GenerateResponse]:
+    """One batch call. Raises the first failed row's error."""
+    parameters = {"max_new_tokens": MAX_NEW_TOKENS}
+    requests = [GenerateRequest(row.task_id, row.prompt, parameters=parameters) for row in rows]
+    return [answer.unwrap() for answer in client.generate_many(requests)]
 
 
-def request(task_id: str | None, prompt: str) -> GenerateRequest:
-    """One row of a batch."""
-    return GenerateRequest(task_id, prompt, parameters={"max_new_tokens": MAX_NEW_TOKENS})
-
-
-def show(
-    console: Console,
-    title: str,
-    requests: Sequence[GenerateRequest],
-    responses: Sequence[GenerateResponse],
-    steps: Sequence[Mapping[str, Any]],
-) -> None:
-    """Prints one table: what went in, what came out, and whom each row shared its steps with."""
-    table = Table(title=title, show_lines=True)
-    for name in ("row", "task", "prefix", "input", "output", "engine steps"):
-        table.add_column(name, justify="right" if name in {"row", "prefix"} else "left")
-    for number, (asked, answer) in enumerate(zip(requests, responses, strict=True)):
-        table.add_row(
-            str(number),
-            asked.task_id or "(none)",
-            str(answer.usage.prefix_tokens),
-            Text(str(asked.input)),
-            Text((answer.text or "").strip()),
-            str(shared_steps(steps, answer.id) or "no longer recorded"),
-        )
-    console.print(table)
-
-
-def demonstrate(base_url: str, console: Console) -> None:
-    """Uploads, asks and shows. Raises PrefixmuxError or httpx2.HTTPError."""
-    examples = load_examples()
-    prompts = {task.task_id: task.prompt(examples[task.task_id][0]["source"]) for task in TASKS}
-    with Client(base_url=base_url) as client:
-        early = [task for task in TASKS if task.task_id != LATE_TASK]
-        for task in early:
-            upload(client, task)
-        console.print(f"uploaded {len(early)} prefixes: {', '.join(t.task_id for t in early)}")
-        requests = [request(task.task_id, prompts[task.task_id]) for task in early]
-        requests.append(request(None, prompts["e2e"]))
-        start = time.monotonic()
-        responses = ask(client, requests)
-        seconds = time.monotonic() - start
-        steps = fetch_steps(base_url)
-        title = f"one batch, {len(requests)} rows, {len(requests)} tasks: {seconds:.1f} s"
-        show(console, title, requests, responses, steps)
-        rows, tasks = fullest_step(steps)
-        console.print(f"the fullest engine step held {rows} requests with {tasks} prefixes or none")
-        add_while_running(client, base_url, prompts[LATE_TASK], console)
-
-
-def add_while_running(client: Client, base_url: str, prompt: str, console: Console) -> None:
-    """Uploads one more prefix to the running server and uses it at once."""
-    late = next(task for task in TASKS if task.task_id == LATE_TASK)
+def one_mixed_batch(client: Client, base_url: str, console: Console) -> None:
+    """Another task in every row, and one row without any, in a single call."""
+    names = [each.task_id for each in TASKS if each.task_id != LATE_TASK]
+    for name in names:
+        upload(client, name)
+    console.print(f"uploaded {len(names)} prefixes: {', '.join(names)}\n")
+    rows = [example_row(name) for name in names]
+    rows.append(Row(None, example_row(BARE_AS).prompt, None))
     start = time.monotonic()
-    upload(client, late)
-    requests = [request(late.task_id, prompt)]
-    responses = ask(client, requests)
+    responses = ask(client, rows)
     seconds = time.monotonic() - start
-    title = f"added while the server runs, uploaded and answered in {seconds:.2f} s"
-    show(console, title, requests, responses, fetch_steps(base_url))
+    steps = fetch_steps(base_url)
+    title = f"one batch: {len(names)} tasks and the bare model, {seconds:.1f} s"
+    show(console, title, rows, responses, steps)
+    held, tasks = fullest_step(steps)
+    console.print(f"the fullest engine step held {held} rows, of {tasks} different tasks\n")
+
+
+def add_while_running(client: Client, base_url: str, console: Console) -> None:
+    """Uploads one more prefix to the running server and uses it at once."""
+    start = time.monotonic()
+    upload(client, LATE_TASK)
+    rows = [example_row(LATE_TASK)]
+    responses = ask(client, rows)
+    seconds = time.monotonic() - start
+    title = f"one more task while the server runs, uploaded and answered in {seconds:.2f} s"
+    show(console, title, rows, responses, fetch_steps(base_url))
 
 
 def wait_for_interrupt(base_url: str, console: Console) -> None:
     """Prints calls to try and waits for Ctrl-C."""
     examples = load_examples()
     console.print(f"\nserving at {base_url}, stop with Ctrl-C; try:", highlight=False)
-    for task in TASKS[:3]:
-        body = {"task_id": task.task_id, "input": task.prompt(examples[task.task_id][1]["source"])}
+    for each in TASKS[:3]:
+        body = {"task_id": each.task_id, "input": each.prompt(examples[each.task_id][1]["source"])}
         quoted = shlex.quote(json.dumps(body, ensure_ascii=False))
         line = f"curl -s {base_url}/generate -H 'content-type: application/json' -d {quoted}"
         console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -147,7 +122,9 @@ def main() -> None:
             serving(FOLDER / "model", Path(folder), arguments.port) as base_url,
         ):
             console.print(f"server ready at {base_url}", highlight=False)
-            demonstrate(base_url, console)
+            with Client(base_url=base_url) as client:
+                one_mixed_batch(client, base_url, console)
+                add_while_running(client, base_url, console)
             if arguments.keep_serving:
                 wait_for_interrupt(base_url, console)
         console.print("server stopped, exit code 0")

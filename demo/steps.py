@@ -39,11 +39,13 @@ def shared_steps(steps: Sequence[Mapping[str, Any]], request_id: str) -> Shared 
 
 
 def fullest_step(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """The most requests, and the most different tasks, that any one step held."""
-    requests = max((len(_requests(step)) for step in steps), default=0)
-    tasks = max((len({row["task_id"] for row in step["rows"]}) for step in steps), default=0)
-    return requests, tasks
+    """The most requests that any one step held, and of how many tasks (the bare model is none)."""
+    return max(((len(_requests(step)), len(_tasks(step))) for step in steps), default=(0, 0))
 
 
 def _requests(step: Mapping[str, Any]) -> set[str]:
     return {row["request_id"] for row in step["rows"]}
+
+
+def _tasks(step: Mapping[str, Any]) -> set[str]:
+    return {row["task_id"] for row in step["rows"]} - {None}

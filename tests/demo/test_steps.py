@@ -28,6 +28,6 @@ def test_a_request_that_the_record_has_lost_has_no_span() -> None:
     assert shared_steps(RECORD, "gone") is None
 
 
-def test_the_fullest_step_counts_requests_and_prefixes() -> None:
-    assert fullest_step(RECORD) == (3, 3)
+def test_the_fullest_step_counts_requests_and_tasks() -> None:
+    assert fullest_step(RECORD) == (3, 2)
     assert fullest_step([]) == (0, 0)
