@@ -45,13 +45,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class Commit:
-    """How a draft becomes a version. `check` runs inside the transaction, before anything is
+    """How a draft becomes a version. `prepare` runs inside the transaction, before anything is
     written: what it finds holds until the version is visible, because a sweep waits."""
 
     activate: bool
     create_only: bool
     now: float
-    check: Callable[[], None]
+    prepare: Callable[[], None]
 
 
 class Catalogue(Protocol):

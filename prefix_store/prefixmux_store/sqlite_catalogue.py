@@ -85,7 +85,7 @@ class SqliteCatalogue:
             live = db.execute("SELECT 1 FROM task WHERE tenant = ? AND task_id = ?", key).fetchone()
             if live and commit.create_only:
                 raise PreconditionFailed
-            commit.check()
+            commit.prepare()
             if not live:
                 values = (*key, commit.now, commit.now)
                 db.execute("INSERT INTO task VALUES (?, ?, NULL, ?, ?)", values)

@@ -115,17 +115,17 @@ class PrefixStore:
             check_tenant(tenant), check_task_id(task_id), staged, _checked_text(description)
         )
 
-        def check() -> None:
-            self._blobs.size(tenant, staged.digest)
+        def ensure_blob() -> None:
+            # A collection came between, whose grace was shorter than this upload took? Another
+            # cannot before the version is visible.
+            with contextlib.suppress(BlobMissing):
+                if self._blobs.size(tenant, staged.digest) == staged.nbytes:
+                    return
+            self._blobs.write(tenant, staged.data)
 
-        commit = Commit(activate, create_only, self._clock(), check)
+        commit = Commit(activate, create_only, self._clock(), ensure_blob)
         with self._writing():
-            try:
-                return self._catalogue.add(draft, commit)
-            except BlobMissing:
-                # A collection came between: its grace was shorter than this upload took.
-                self._blobs.write(tenant, staged.data)
-                return self._catalogue.add(draft, commit)
+            return self._catalogue.add(draft, commit)
 
     def resolve(self, tenant: str, task_id: str, version: int | None) -> Version:
         """None: the active version. Raises `TaskNotFound`, `VersionNotFound`."""

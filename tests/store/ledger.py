@@ -1,0 +1,134 @@
+"""What a store has to hold: the simplest model of tasks and versions, in plain values.
+
+Shared by everything that compares a store with what it should be: the state machine, the killed
+writers and the replayed crashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from prefixmux_store.errors import TaskNotFound, VersionActive, VersionNotFound
+from prefixmux_store.names import digest_of
+from prefixmux_store.store import PrefixStore
+from store.makers import prefix
+
+TENANT = "default"
+Kind = Literal["put", "quiet_put", "activate", "delete_task", "delete_version", "gc"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One operation; `content` is a seed of `prefix`, `version` a number or 0."""
+
+    kind: Kind
+    task_id: str = ""
+    content: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class TaskState:
+    versions: tuple[tuple[int, str], ...]
+    active: int | None
+
+    def number_of(self, digest: str) -> int | None:
+        return max((number for number, held in self.versions if held == digest), default=None)
+
+
+@dataclass(frozen=True)
+class State:
+    """Live tasks, and the last number ever given to each, dead ones too."""
+
+    tasks: Mapping[str, TaskState]
+    last: Mapping[str, int]
+
+    def of(self, names: frozenset[str]) -> dict[str, TaskState]:
+        return {name: task for name, task in self.tasks.items() if name in names}
+
+
+EMPTY = State({}, {})
+
+
+def expected(state: State, op: Op) -> tuple[State, str]:
+    """The state after an operation, and a word for its outcome."""
+    if op.kind == "gc":
+        return state, "done"
+    task = state.tasks.get(op.task_id)
+    if op.kind in {"put", "quiet_put"}:
+        return _put(state, op, task or TaskState((), None))
+    if task is None:
+        return state, "no task"
+    if op.kind == "delete_task":
+        rest = {name: kept for name, kept in state.tasks.items() if name != op.task_id}
+        return replace(state, tasks=rest), "done"
+    if op.kind == "delete_version" and op.version == task.active:
+        return state, "active"
+    if op.version not in dict(task.versions):
+        return state, "no version"
+    if op.kind == "activate":
+        return _with(state, op.task_id, replace(task, active=op.version)), "done"
+    versions = tuple(pair for pair in task.versions if pair[0] != op.version)
+    return _with(state, op.task_id, replace(task, versions=versions)), "done"
+
+
+def perform(store: PrefixStore, op: Op) -> str:
+    """The same outcome, from the store itself."""
+    try:
+        match op.kind:
+            case "put" | "quiet_put":
+                staged = store.stage(TENANT, prefix(op.content))
+                active = op.kind == "put"
+                version, created = store.commit(TENANT, op.task_id, staged, activate=active)
+                return f"{'new' if created else 'old'} {version.version}"
+            case "activate":
+                store.activate(TENANT, op.task_id, op.version)
+            case "delete_task":
+                store.delete_task(TENANT, op.task_id)
+            case "delete_version":
+                store.delete_version(TENANT, op.task_id, op.version)
+            case "gc":
+                # The file system's clock may lag: everything that exists by now is old enough.
+                store.gc(-10)
+    except TaskNotFound:
+        return "no task"
+    except VersionNotFound:
+        return "no version"
+    except VersionActive:
+        return "active"
+    return "done"
+
+
+def observed(store: PrefixStore) -> dict[str, TaskState]:
+    """All that the store shows, by every way of asking that has to agree."""
+    tasks: dict[str, TaskState] = {}
+    for task in store.list_tasks(TENANT, limit=500).items:
+        assert store.get_task(TENANT, task.task_id) == task
+        versions = store.list_versions(TENANT, task.task_id, limit=500).items
+        assert task.versions == len(versions)
+        assert task.active is None or task.active in versions
+        for version in versions:
+            assert store.get_version(TENANT, task.task_id, version.version) == version
+        pairs = tuple((version.version, version.digests[0]) for version in versions)
+        tasks[task.task_id] = TaskState(pairs, task.active.version if task.active else None)
+    return tasks
+
+
+def _put(state: State, op: Op, task: TaskState) -> tuple[State, str]:
+    digest = digest_of(prefix(op.content))
+    number = task.number_of(digest)
+    outcome = f"old {number}"
+    if number is None:
+        number = state.last.get(op.task_id, 0) + 1
+        state = replace(state, last={**state.last, op.task_id: number})
+        task = replace(task, versions=(*task.versions, (number, digest)))
+        outcome = f"new {number}"
+    if op.kind == "put":
+        task = replace(task, active=number)
+    return _with(state, op.task_id, task), outcome
+
+
+def _with(state: State, task_id: str, task: TaskState) -> State:
+    return replace(state, tasks={**state.tasks, task_id: task})
