@@ -32,17 +32,19 @@ def serving(model: Path, folder: Path, port: int) -> Iterator[str]:
     log = folder / "server.log"
     command = [sys.executable, "-m", "prefixmux.cli", "serve", str(model)]
     command += ["--store", str(folder / "store"), "--port", str(port)]
-    with log.open("wb") as errors:
-        # A session of its own: Ctrl-C reaches this process only, which then drains the server.
-        process = subprocess.Popen(
+    # A session of its own: Ctrl-C reaches this process only, which then drains the server.
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        )
-    try:
-        yield _base_url(process, log)
-    except BaseException:
-        _kill(process)
-        raise
-    _stop(process, log)
+        ) as process,
+    ):
+        try:
+            yield _base_url(process, log)
+        except BaseException:
+            _kill(process)
+            raise
+        _stop(process, log)
 
 
 def _base_url(process: subprocess.Popen[str], log: Path) -> str:
@@ -52,8 +54,6 @@ def _base_url(process: subprocess.Popen[str], log: Path) -> str:
     try:
         for line in process.stdout:
             if line.startswith("ready "):
-                # Read on, so that the server never waits for a full pipe.
-                threading.Thread(target=process.stdout.read, daemon=True).start()
                 return line.removeprefix("ready ").strip()
     finally:
         deadline.cancel()
