@@ -1,0 +1,91 @@
+"""Clients that leave, and a server that is about to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from api.asgi import RawCall
+from api.conftest import Api, error_of
+from service.fakes import ids, reply_with
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_client_that_leaves_frees_its_row(api: Api) -> None:
+    api.engine.gate.clear()
+    call = RawCall(api.app, b'{"input": "a"}')
+    running = asyncio.create_task(call.run())
+    await api.engine.arrived.wait()
+    call.left.set()
+    await running
+    assert api.engine.aborted == [api.engine.submitted[0].id]
+    assert api.engine.open == 0
+    assert call.messages == []
+    assert api.lifecycle.accepted == 0
+
+
+async def test_a_client_that_leaves_frees_all_rows_of_its_batch(api: Api) -> None:
+    api.engine.gate.clear()
+    body = json.dumps({"requests": [{"input": "a"}] * 20}).encode()
+    call = RawCall(api.app, body, "/generate/batch")
+    running = asyncio.create_task(call.run())
+    while api.engine.open < 20:
+        await asyncio.sleep(0)
+    call.left.set()
+    await running
+    assert len(api.engine.aborted) == 20
+    assert api.engine.open == 0
+
+
+async def test_a_client_that_leaves_disturbs_no_other(api: Api) -> None:
+    api.engine.reply = reply_with(ids("hello"))
+    api.engine.gate.clear()
+    staying = asyncio.create_task(api.generate(input="a"))
+    await api.engine.arrived.wait()
+    call = RawCall(api.app, b'{"input": "b"}')
+    leaving = asyncio.create_task(call.run())
+    while api.engine.open < 2:
+        await asyncio.sleep(0)
+    call.left.set()
+    await leaving
+    api.engine.gate.set()
+    assert (await staying).json()["outputs"][0]["text"] == "hello"
+
+
+async def test_a_drain_lets_accepted_requests_finish_and_takes_no_new_ones(api: Api) -> None:
+    api.engine.gate.clear()
+    accepted = asyncio.create_task(api.generate(input="a"))
+    await api.engine.arrived.wait()
+    api.lifecycle.drain()
+    ready = await api.client.get("/health/ready")
+    assert (ready.status_code, ready.json()["reason"]) == (503, "draining")
+    assert (await api.client.get("/health/live")).status_code == 200
+    late = await api.generate(input="b")
+    error_of(late, 503, "draining")
+    error_of(await api.client.get("/prefixes"), 503, "draining")
+    idle = asyncio.create_task(api.lifecycle.idle(60))
+    api.engine.gate.set()
+    assert (await accepted).status_code == 200
+    assert await idle
+    assert len(api.engine.submitted) == 1
+
+
+async def test_the_end_of_a_drain_answers_what_is_left(api: Api) -> None:
+    api.engine.gate.clear()
+    accepted = asyncio.create_task(api.generate(input="a"))
+    await api.engine.arrived.wait()
+    api.lifecycle.drain()
+    assert not await api.lifecycle.idle(0.01)
+    api.lifecycle.cut()
+    error_of(await accepted, 503, "draining")
+    assert api.engine.open == 0
+    assert await api.lifecycle.idle(60)
+
+
+async def test_a_cut_ends_the_wait_for_the_drain(api: Api) -> None:
+    with api.lifecycle.accept():
+        waiting = asyncio.create_task(api.lifecycle.idle(60))
+        api.lifecycle.cut()
+        assert not await waiting

@@ -1,0 +1,142 @@
+"""Health, version, model, steps and the documents."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from api.conftest import Api, error_of
+from service.fakes import CONTEXT, DIM, HEADS, LAYERS, VOCABULARY
+
+from prefixmux_server.engine.front import EngineHealth
+from prefixmux_server.errors import STATUS_OF_CODE
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_health(api: Api) -> None:
+    assert (await api.client.get("/health/live")).status_code == 200
+    ready = await api.client.get("/health/ready")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ok", "reason": "ready"})
+    api.engine.health = EngineHealth(False, "restarting")
+    ready = await api.client.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json() == {"status": "unavailable", "reason": "restarting"}
+    assert (await api.client.get("/health/live")).status_code == 200
+
+
+async def test_version(api: Api) -> None:
+    assert (await api.client.get("/version")).json() == {"version": version("prefixmux")}
+
+
+async def test_model(api: Api) -> None:
+    assert (await api.client.get("/model")).json() == {
+        "id": "tiny",
+        "family": "causal",
+        "layers": LAYERS,
+        "kv_heads": HEADS,
+        "head_dim": DIM,
+        "hidden": HEADS * DIM,
+        "vocabulary": VOCABULARY,
+        "dtype": "float32",
+        "device": "cpu",
+        "context": CONTEXT,
+        "fingerprint": "sha256:" + "0" * 64,
+        "methods": ["PREFIX_TUNING"],
+        "sites": {"decoder": {"layers": LAYERS, "kv_heads": HEADS, "k_dim": DIM, "v_dim": DIM}},
+    }
+    api.engine.ready = None
+    error_of(await api.client.get("/model"), 503, "engine_unavailable")
+
+
+async def test_steps_name_this_tenants_rows_only(api: Api) -> None:
+    await api.put("e2e")
+    first = (await api.generate(task_id="e2e", input="a")).json()["id"]
+    second = (await api.generate(input="a")).json()["id"]
+    api.engine.record(first)
+    api.engine.record(first, second, "of another tenant")
+    everything = (await api.client.get("/steps")).json()["items"]
+    assert [step["step"] for step in everything] == [1, 2]
+    (last,) = (await api.client.get("/steps", params={"since": "1"})).json()["items"]
+    assert set(last) == {"step", "rows", "waiting", "seconds"}
+    named = [(row["request_id"], row["task_id"]) for row in last["rows"]]
+    assert named == [(first, "e2e"), (second, None), (None, None)]
+    assert last["rows"][2] == {
+        "request_id": None,
+        "task_id": None,
+        "phase": "decode",
+        "tokens": 1,
+        "prefix_tokens": 3,
+    }
+    assert (await api.client.get("/steps", params={"since": "2"})).json() == {"items": []}
+
+
+@pytest.mark.parametrize("query", [{"since": "-1"}, {"since": "x"}, {"until": "1"}])
+async def test_bad_steps_queries(api: Api, query: dict[str, str]) -> None:
+    error_of(await api.client.get("/steps", params=query), 422, "invalid_request")
+
+
+async def test_the_docs_need_nothing_from_elsewhere(api: Api) -> None:
+    page = await api.client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in page.text
+    assert not re.search(r"https?:|src=|@import", page.text)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def references(document: Any) -> set[str]:
+    return set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+
+
+async def test_the_openapi_document_is_whole(api: Api) -> None:
+    document = (await api.client.get("/openapi.json")).json()
+    assert references(document) <= set(document["components"]["schemas"])
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert set(operations) == {
+        ("POST", "/generate"),
+        ("POST", "/generate/batch"),
+        ("POST", "/prefixes"),
+        ("GET", "/prefixes"),
+        ("PUT", "/prefixes/{task_id}"),
+        ("GET", "/prefixes/{task_id}"),
+        ("DELETE", "/prefixes/{task_id}"),
+        ("POST", "/prefixes/{task_id}/activate"),
+        ("GET", "/prefixes/{task_id}/versions"),
+        ("GET", "/prefixes/{task_id}/versions/{version}"),
+        ("DELETE", "/prefixes/{task_id}/versions/{version}"),
+        ("GET", "/prefixes/{task_id}/versions/{version}/file"),
+        ("GET", "/health/live"),
+        ("GET", "/health/ready"),
+        ("GET", "/version"),
+        ("GET", "/model"),
+        ("GET", "/steps"),
+    }
+    statuses = {str(status) for status in STATUS_OF_CODE.values()}
+    for operation in operations.values():
+        refused = statuses & set(operation["responses"])
+        kinds = {references(operation["responses"][status]).pop() for status in refused}
+        assert kinds <= {"ErrorBody", "Health"}
+    body = document["components"]["schemas"]["GenerateBody"]
+    assert body["examples"]
+    assert body["additionalProperties"] is False
+
+
+def test_the_http_process_never_imports_torch() -> None:
+    code = (
+        "import sys, prefixmux_server.main;"
+        "print(*(n for n in sys.modules if n.split('.')[0] in ('torch', 'transformers')))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == ""
