@@ -76,7 +76,7 @@ class Engine:
         events = _Events([], [])
         self._scheduler.residency.collect()
         self._expire(events)
-        self._scheduler.admit()
+        started = tuple(request.started() for request in self._scheduler.admit())
         for request, error in self._scheduler.take_refused():
             del self._requests[request.submit.id]
             events.finished.append(request.finished(self._clock(), None, error=error))
@@ -84,7 +84,7 @@ class Engine:
         changes = self._residency_changes()
         if record is None and not events.finished and not changes:
             return None
-        return StepOutput(record, tuple(events.deltas), tuple(events.finished), changes)
+        return StepOutput(record, tuple(events.deltas), tuple(events.finished), changes, started)
 
     def check_integrity(self) -> None:
         """Raise AssertionError if any invariant of scheduler, memory or residency is broken."""

@@ -91,6 +91,20 @@ class EngineError:
 
 
 @dataclass(frozen=True)
+class Started:
+    """A request has its row. `prefixes` are the digests read from the row's lease, in order.
+
+    Times as in `Timing`. A request that is refused or aborted before it runs never starts.
+    """
+
+    id: str
+    prefixes: tuple[str, ...]
+    prefix_tokens: tuple[int, ...]
+    queue_s: float
+    prefix_load_s: float
+
+
+@dataclass(frozen=True)
 class TokenDelta:
     """Tokens that one request gained in one step."""
 
@@ -152,6 +166,7 @@ class StepOutput:
     deltas: tuple[TokenDelta, ...] = ()
     finished: tuple[Finished, ...] = ()
     residency: tuple[ResidencyChange, ...] = ()
+    started: tuple[Started, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from prefixmux_server.engine.messages import EngineError, Finished, FinishReason, Submit, Timing
-from prefixmux_server.memory.layout import Lease
+from prefixmux_server.engine.messages import (
+    EngineError,
+    Finished,
+    FinishReason,
+    Started,
+    Submit,
+    Timing,
+)
+from prefixmux_server.memory.layout import Lease, Segment
 from prefixmux_server.memory.prefix import PrefixKey
 
 
@@ -87,16 +94,35 @@ class Request:
         error: EngineError | None = None,
     ) -> Finished:
         """The end of it. What prefixes it saw is read from the row's lease."""
-        segments = self.sequence.lease.segments if self.sequence else ()
         return Finished(
             id=self.submit.id,
             reason=reason,
-            prefixes=tuple(segment.key.digest for segment in segments),
-            prefix_tokens=tuple(segment.tokens for segment in segments),
+            prefixes=self._digests(),
+            prefix_tokens=self._prefix_tokens(),
             timing=self._timing(now),
             stop=stop,
             error=error,
         )
+
+    def started(self) -> Started:
+        """It has its row now."""
+        timing = self._timing(self.arrived)
+        return Started(
+            id=self.submit.id,
+            prefixes=self._digests(),
+            prefix_tokens=self._prefix_tokens(),
+            queue_s=timing.queue_s,
+            prefix_load_s=timing.prefix_load_s,
+        )
+
+    def _digests(self) -> tuple[str, ...]:
+        return tuple(segment.key.digest for segment in self._segments())
+
+    def _prefix_tokens(self) -> tuple[int, ...]:
+        return tuple(segment.tokens for segment in self._segments())
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return () if self.sequence is None else self.sequence.lease.segments
 
     def _timing(self, now: float) -> Timing:
         def since(start: float | None, end: float | None) -> float:

@@ -39,12 +39,17 @@ class Scheduler:
         self.waiting.push(request)
         self._prefetch()
 
-    def admit(self) -> None:
-        """Give rows to waiting requests, in the queue's order, while there is room."""
+    def admit(self) -> list[Request]:
+        """Give rows to waiting requests, in the queue's order, while there is room.
+
+        Returns those that now run; those that never can are in `take_refused`.
+        """
         self._prefetch()
+        before = len(self.running)
         while len(self.running) < self.limits.max_rows:
             if self.waiting.next_admissible(self._offer) is None:
-                return
+                break
+        return self.running[before:]
 
     def schedule(self) -> list[BatchRow]:
         """All rows that decode first, then chunks of prompts, within one budget of tokens."""
@@ -114,7 +119,8 @@ class Scheduler:
             return Verdict.NO_ROOM
         if any(self.residency.state(key) is State.LOADING for key in request.keys):
             return Verdict.NOT_YET
-        request.load_ended = request.load_ended or self.clock()
+        if request.keys and request.load_ended is None:
+            request.load_ended = self.clock()
         error = self._too_large(request)
         if error is not None:
             self._unpin(request)
