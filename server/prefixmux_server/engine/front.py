@@ -15,6 +15,7 @@ from prefixmux_server.engine.messages import (
     Finished,
     Ready,
     ResidencyState,
+    Started,
     StepRecord,
     Submit,
     TokenDelta,
@@ -33,8 +34,10 @@ class EngineHealth:
 class Generation(Protocol):
     """One submitted request. Iterated by one task; tokens come in the order they were sampled."""
 
-    def __aiter__(self) -> AsyncIterator[TokenDelta | Finished]:
-        """Yields deltas, then exactly one `Finished`, then ends.
+    def __aiter__(self) -> AsyncIterator[Started | TokenDelta | Finished]:
+        """Yields `Started` when it has its row, deltas, then exactly one `Finished`, then ends.
+
+        A request that was preempted starts again; one refused before it ran never starts.
 
         After `abort` it ends without a `Finished`. When the engine dies it yields a `Finished`
         whose error code is `engine_unavailable`.
