@@ -137,7 +137,8 @@ class Engine:
 
     def _append(self, request: Request, token: int, events: _Events) -> None:
         now = self._clock()
-        request.first_token = request.first_token or now
+        if request.first_token is None:
+            request.first_token = now
         request.row.tokens.append(token)
         events.deltas.append(TokenDelta(request.submit.id, (token,)))
         reason, stop = request.finish_reason(self._eos)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from prefixmux_server.engine.batch import BatchRow
@@ -89,9 +90,20 @@ class Scheduler:
 
     def _prefetch(self) -> None:
         """Pin waiting requests' prefixes in order; who finds no room lets nobody overtake."""
-        for request in list(self.waiting):
-            if not request.pinned and not self._pin(request):
+        waiting = list(self.waiting)
+        for place, request in enumerate(waiting):
+            if not request.pinned and not self._pin_before(request, waiting[place + 1 :]):
                 return
+            self._note_loading(request)
+
+    def _pin_before(self, request: Request, behind: Seq[Request]) -> bool:
+        """Who came later and is more urgent may find its room pinned by those behind it."""
+        holders = [other for other in behind if other.pinned]
+        while not self._pin(request):
+            if not holders:
+                return False
+            self._unpin(holders.pop())
+        return True
 
     def _pin(self, request: Request) -> bool:
         for done, key in enumerate(request.keys):
@@ -100,8 +112,18 @@ class Scheduler:
                     self.residency.unpin(other)
                 return False
         request.pinned = True
-        request.load_started = self.clock()
         return True
+
+    def _note_loading(self, request: Request) -> None:
+        """When its prefixes were being read, as far as it had to wait for that."""
+        loading = self._loading(request)
+        if loading and request.load_started is None:
+            request.load_started = self.clock()
+        if not loading and request.load_ended is None:
+            request.load_ended = self.clock()
+
+    def _loading(self, request: Request) -> bool:
+        return any(self.residency.state(key) is State.LOADING for key in request.keys)
 
     def _unpin(self, request: Request) -> None:
         if request.pinned:
@@ -117,10 +139,8 @@ class Scheduler:
             return Verdict.TAKEN
         if not request.pinned:
             return Verdict.NO_ROOM
-        if any(self.residency.state(key) is State.LOADING for key in request.keys):
+        if self._loading(request):
             return Verdict.NOT_YET
-        if request.keys and request.load_ended is None:
-            request.load_ended = self.clock()
         error = self._too_large(request)
         if error is not None:
             self._unpin(request)
@@ -130,16 +150,18 @@ class Scheduler:
 
     def _impossible(self, request: Request) -> EngineError | None:
         """Why this request can never run, as far as is known before its prefixes are loaded."""
+        if not request.prompt_tokens or request.submit.sampling.max_new_tokens < 1:
+            return EngineError("invalid_request", "a request needs a token, and asks for one")
         for key in request.keys:
             failure = self.residency.failure(key)
             if failure is not None:
                 return EngineError(failure.code, failure.message)
-            if self.residency.exceeds_budget(key):
-                return EngineError(
-                    "prefix_unavailable",
-                    "this task's prefix is larger than all memory for prefixes; "
-                    "start the server with a larger --prefix-host-bytes",
-                )
+        if self.residency.exceeds_budget(request.keys):
+            return EngineError(
+                "prefix_unavailable",
+                "this task's prefix is larger than all memory for prefixes; "
+                "start the server with a larger --prefix-host-bytes",
+            )
         return None
 
     def _too_large(self, request: Request) -> EngineError | None:

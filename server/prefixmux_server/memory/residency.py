@@ -83,9 +83,9 @@ class Residency:
             sum(kv.nbytes for kv in {kv.key: kv for kv in prefixes}.values()) <= self._device_budget
         )
 
-    def exceeds_budget(self, key: PrefixKey) -> bool:
-        """Whether this prefix alone is larger than the budget: then it can never be served."""
-        return self._loader.size(key) > self._host_budget
+    def exceeds_budget(self, keys: Iterable[PrefixKey]) -> bool:
+        """Whether these prefixes alone are more than the budget: then they can never be served."""
+        return sum(map(self._size, set(keys))) > self._host_budget
 
     def pin(self, key: PrefixKey) -> bool:
         """Count one more request that needs this prefix, and see to it that it is loaded.
@@ -158,6 +158,10 @@ class Residency:
     @property
     def device_bytes(self) -> int:
         return sum(entry.size for entry in self._entries.values() if entry.placement)
+
+    def _size(self, key: PrefixKey) -> int:
+        entry = self._entries.get(key)
+        return self._loader.size(key) if entry is None else entry.size
 
     def _take_in(self, loaded: Loaded) -> None:
         entry = self._entries[loaded.key]
