@@ -8,7 +8,7 @@ from pathlib import Path
 from prefixmux_store import upkeep
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.catalogue import Catalogue
-from prefixmux_store.errors import StoreUnusable
+from prefixmux_store.errors import StorageFull, StoreUnusable, Unavailable
 from prefixmux_store.files import Files
 from prefixmux_store.sqlite_catalogue import SqliteCatalogue
 
@@ -31,8 +31,8 @@ def enter(root: Path, files: Files, stack: contextlib.ExitStack) -> Catalogue:
                 SqliteCatalogue(path).close()
                 files.sync_folder(root)
         stack.enter_context(files.lock(lock, exclusive=False, wait=True))
-    except OSError as error:
-        raise StoreUnusable(f"The store {root} cannot be opened: {error.strerror}") from error
+    except (OSError, StorageFull, Unavailable) as error:
+        raise StoreUnusable(f"The store {root} cannot be opened: {reason(error)}") from error
     return SqliteCatalogue(path)
 
 
@@ -45,3 +45,9 @@ def make_folders(files: Files, path: Path) -> None:
         made = files.make_folder(path)
     if made:
         files.sync_folder(path.parent)
+
+
+def reason(error: Exception) -> str:
+    """What the system said, for the operator."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return (cause.strerror if isinstance(cause, OSError) else None) or str(error)

@@ -21,16 +21,7 @@ _TEMPORARY_SECONDS = 3600.0
 
 def verify(references: Iterable[tuple[str, str]], blobs: BlobStore) -> VerifyReport:
     """Reads and hashes every blob that a live version needs."""
-    return _each(references, blobs.read)
-
-
-def copy(
-    references: Iterable[tuple[str, str]], source: BlobStore, target: BlobStore
-) -> VerifyReport:
-    """Copies what verifies; the report names the rest."""
-    return _each(
-        references, lambda tenant, digest: target.write(tenant, source.read(tenant, digest))
-    )
+    return each(references, blobs.read)
 
 
 def collect(catalogue: Catalogue, blobs: BlobStore, now: float, grace_s: float) -> GcReport:
@@ -58,9 +49,10 @@ def recover(blobs: BlobStore) -> int:
     return sum(blobs.remove_temporary(tenant, math.inf) for tenant in blobs.tenants())
 
 
-def _each(
+def each(
     references: Iterable[tuple[str, str]], visit: Callable[[str, str], object]
 ) -> VerifyReport:
+    """Visits every blob named; those that cannot be read are reported, not raised."""
     checked = 0
     missing: list[tuple[str, str]] = []
     corrupt: list[tuple[str, str]] = []

@@ -1,0 +1,91 @@
+"""Power cuts, thought out: every moment of every short history, every outcome worth a look."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from prefixmux_store.opening import CATALOGUE_NAME
+from prefixmux_store.store import PrefixStore
+from store.crashes import Disk, disks
+from store.ledger import Op, observed, perform
+from store.makers import fast_folder
+from store.recording import Event, Sync, SyncFolder, prefixes, record
+
+# A new task, another version of it, another task with the same content, a deletion, a collection.
+OPS = (
+    Op("put", "a", 0),
+    Op("put", "a", 1),
+    Op("put", "b", 0),
+    Op("delete_task", "a"),
+    Op("gc"),
+)
+
+
+def histories(length: int) -> list[list[Event]]:
+    """Logs of all sequences; the shorter ones are their beginnings."""
+    logs = []
+    for number, ops in enumerate(itertools.product(OPS, repeat=length)):
+        with fast_folder() as folder:
+            logs.append(record(folder / f"store-{number}", ops))
+    return logs
+
+
+def outcomes(logs: Iterable[list[Event]]) -> set[Disk]:
+    """All different outcomes of all cuts; temporary names differ and so do their outcomes."""
+    return {
+        disk
+        for number, log in enumerate(logs)
+        for moment in prefixes(log)
+        for disk in disks(moment, seed=number)
+    }
+
+
+def is_right(disk: Disk, root: Path) -> bool:
+    """Opens a store on what the cut left, looks at all of it, and goes on working."""
+    disk.lay_out(root, CATALOGUE_NAME)
+    try:
+        with PrefixStore.open(root) as store:
+            shown = observed(store)
+            right = any(shown == state.tasks for state in disk.allowed) and store.verify().ok
+            right &= not list(root.rglob(".tmp-*"))
+            if right:
+                perform(store, Op("put", "c", 2))
+                perform(store, Op("gc"))
+                right = store.verify().ok and observed(store).keys() == {*shown, "c"}
+        return right
+    finally:
+        shutil.rmtree(root)
+
+
+def wrong(found: Iterable[Disk]) -> list[Disk]:
+    with fast_folder() as folder:
+        return [disk for disk in found if not is_right(disk, folder / "store")]
+
+
+def test_every_cut_in_every_history_of_three_operations() -> None:
+    found = outcomes(histories(3))
+    assert len(found) > 700
+    assert wrong(found) == []
+
+
+@pytest.mark.long
+def test_every_cut_in_every_history_of_five_operations() -> None:
+    found = outcomes(histories(5))
+    assert len(found) > 20_000
+    assert wrong(found) == []
+
+
+@pytest.mark.parametrize("forgotten", [Sync, SyncFolder])
+def test_a_store_that_forgot_to_sync_would_be_found_out(
+    forgotten: type[Sync] | type[SyncFolder],
+) -> None:
+    with fast_folder() as folder:
+        log = record(folder / "store", (OPS[0],))
+    forgetful = [event for event in log if not isinstance(event, forgotten)]
+    assert len(forgetful) < len(log)
+    assert wrong(outcomes([forgetful])) != []
