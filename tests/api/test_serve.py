@@ -193,6 +193,29 @@ def draining(running: Served) -> bool:
     return answer.status_code == 503 and answer.json()["reason"] == "draining"
 
 
+def test_a_server_that_is_told_to_stop_while_it_loads(model: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = (str(model), "--store", str(tmp_path / "s"), "--port", str(port))
+    loading = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+    )
+    with loading, httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        until(lambda: reason_of(client) == "starting")
+        assert client.get("/health/live").status_code == 200
+        assert client.post("/generate", json={"input": "a"}).status_code == 503
+        loading.terminate()
+        assert loading.communicate(timeout=WAIT_SECONDS)[0] == b""
+    assert loading.returncode == 0
+
+
+def reason_of(client: httpx2.Client) -> str | None:
+    try:
+        return str(client.get("/health/ready").json()["reason"])
+    except httpx2.ConnectError:
+        return None
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*arguments),

@@ -14,13 +14,13 @@ from prefixmux_store.names import is_name
 NUMBER = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 
 
-def known_task_id(task_id: Annotated[str, Path(examples=["e2e"])]) -> str:
+async def known_task_id(task_id: Annotated[str, Path(examples=["e2e"])]) -> str:
     if not is_name(task_id):
         raise TaskNotFound
     return task_id
 
 
-def known_version(version: Annotated[str, Path(examples=["1"])]) -> int:
+async def known_version(version: Annotated[str, Path(examples=["1"])]) -> int:
     if not NUMBER.fullmatch(version) or int(version) > MAX_VERSION:
         raise VersionNotFound
     return int(version)

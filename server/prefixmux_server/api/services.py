@@ -27,7 +27,7 @@ class Services:
     max_upload_bytes: int
 
 
-def of_app(request: Request) -> Services:
+async def of_app(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 

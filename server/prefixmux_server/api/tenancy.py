@@ -12,7 +12,7 @@ from fastapi import Depends
 from prefixmux_server.service.tenant import Tenant, anonymous
 
 
-def current_tenant() -> Tenant:
+async def current_tenant() -> Tenant:
     return anonymous()
 
 
