@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,17 @@ from prefixmux_store.errors import (
     BlobCorrupt,
     BlobMissing,
     SchemaTooNew,
+    StorageFailed,
     StorageFull,
     StoreBusy,
+    StoreError,
+    StoreReadOnly,
     StoreUnusable,
 )
+from prefixmux_store.files import OsFiles
 from prefixmux_store.names import digest_of
+from prefixmux_store.opening import CATALOGUE_NAME
+from prefixmux_store.sqlite_catalogue import SqliteCatalogue
 from prefixmux_store.store import PrefixStore
 from store.makers import prefix
 
@@ -249,3 +256,61 @@ def test_a_busy_catalogue_says_so(folder: Path) -> None:
     write()
     one.close()
     two.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "writing", "reading"),
+    [
+        (sqlite3.SQLITE_IOERR_FSYNC, StoreReadOnly, StorageFailed),
+        (sqlite3.SQLITE_IOERR_WRITE, StoreReadOnly, StorageFailed),
+        (sqlite3.SQLITE_READONLY, StoreReadOnly, StorageFailed),
+        (sqlite3.SQLITE_CORRUPT, StorageFailed, StorageFailed),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StoreBusy, StoreBusy),
+        (sqlite3.SQLITE_FULL, StorageFull, StorageFull),
+    ],
+)
+def test_errors_of_the_catalogues_disk(
+    folder: Path, number: int, writing: type[StoreError], reading: type[StoreError]
+) -> None:
+    error = sqlite3.OperationalError("disk")
+    error.sqlite_errorcode = number
+    connections = Connections(folder / "db", ("CREATE TABLE t (x)",))
+
+    def write() -> None:
+        with connections.writing() as db:
+            db.execute("INSERT INTO t VALUES (1)")
+            raise error
+
+    with pytest.raises(writing):
+        write()
+    with pytest.raises(reading), connections.reading():
+        raise error
+    with connections.reading() as db:
+        assert db.execute("SELECT * FROM t").fetchall() == []
+    connections.close()
+
+
+def test_a_store_whose_catalogue_failed_to_sync_takes_no_more_changes(folder: Path) -> None:
+    class Failing(SqliteCatalogue):
+        def delete_task(self, tenant: str, task_id: str) -> None:
+            raise StoreReadOnly
+
+    root = folder / "store"
+    with PrefixStore.open(root) as store:
+        put(store, "task", 0)
+    catalogue = Failing(root / CATALOGUE_NAME)
+    with PrefixStore(root, OsFiles(), catalogue, ExitStack()) as store:
+        with pytest.raises(StoreReadOnly):
+            store.delete_task("default", "task")
+        for change in (
+            lambda: put(store, "task", 1),
+            lambda: store.activate("default", "task", 1),
+            lambda: store.delete_version("default", "task", 1),
+            lambda: store.gc(0),
+        ):
+            with pytest.raises(StoreReadOnly) as caught:
+                change()
+            assert caught.value.code == "prefix_unavailable"
+        assert store.read_file("default", "task", None) == prefix(0)
+    with PrefixStore.open(root) as store:
+        store.delete_task("default", "task")
