@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.engines import Answers, DictSource, EngineParts, answer, make_engine, submit
 from support.golden import CAUSAL, Golden
-from support.models import load_folder
+from support.models import devices, load_folder
 
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import Submit
@@ -30,7 +30,7 @@ class LogitsRecorder(Failpoints):
 
     def after_forward(self, ids: Sequence[str], logits: torch.Tensor) -> torch.Tensor:
         for request_id, row in zip(ids, logits, strict=True):
-            self.seen.setdefault(request_id, []).append(row.float().clone())
+            self.seen.setdefault(request_id, []).append(row.float().cpu().clone())
         return logits
 
 
@@ -39,14 +39,21 @@ def golden(shared: Path) -> Golden:
     return Golden(shared / "golden")
 
 
+@pytest.fixture(scope="module", params=devices())
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module", params=CAUSAL)
-def loaded(golden: Golden, request: pytest.FixtureRequest) -> LoadedModel:
-    return load_folder(golden.root / "models" / request.param)
+def loaded(golden: Golden, device: str, request: pytest.FixtureRequest) -> LoadedModel:
+    return load_folder(golden.root / "models" / request.param, device=device)
 
 
 @pytest.fixture(params=LAYOUTS)
-def layout(request: pytest.FixtureRequest) -> LayoutName:
+def layout(device: str, request: pytest.FixtureRequest) -> LayoutName:
     name: LayoutName = request.param
+    if name == "rows" and device != "cpu":
+        pytest.skip("the row layout is for CPUs only")
     return name
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -40,6 +42,12 @@ FAMILIES: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt_neox": lambda: GPTNeoXConfig(**_GATED),
     "phi": lambda: PhiConfig(**_GATED),
 }
+
+
+def devices() -> list[Any]:
+    """Parameters of a test that runs on every device at hand; the others are skipped by name."""
+    absent = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+    return ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, absent])]
 
 
 def save_tiny(config: PreTrainedConfig, folder: Path, *, seed: int = 0, scale: float = 6.0) -> Path:
