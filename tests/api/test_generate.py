@@ -207,15 +207,28 @@ async def test_a_request_keeps_the_version_it_was_admitted_with(api: Api) -> Non
     assert (answer["version"], answer["prefix_digest"]) == (1, digest_of(native(fill=1)))
 
 
-async def test_an_answer_of_another_prefix_is_never_given(api: Api) -> None:
+@pytest.mark.parametrize("end", ["first", "last"])
+@pytest.mark.parametrize("read", [(), (digest_of(b"foreign"),), (digest_of(native()),) * 2])
+async def test_an_answer_of_another_prefix_is_never_given(
+    api: Api, end: str, read: tuple[str, ...]
+) -> None:
     await api.put("e2e")
-    foreign = digest_of(b"foreign")
-    api.engine.reply = lambda _: Script(((1,),), prefixes=(foreign,))
+    steps = tuple((id,) for id in ids("hello"))
+    first, last = (read, None) if end == "first" else (None, read)
+    api.engine.reply = lambda _: Script(steps, read_first=first, read_last=last)
     answer = await api.generate(task_id="e2e", input="a")
     error_of(answer, 500, "internal_error")
-    assert foreign not in answer.text
-    api.engine.reply = lambda _: Script(((1,),), prefixes=(foreign,))
-    error_of(await api.generate(input="a"), 500, "internal_error")
+    assert "hello" not in answer.text
+    if read:
+        error_of(await api.generate(input="a"), 500, "internal_error")
+
+
+async def test_a_stop_string_hides_no_other_prefix(api: Api) -> None:
+    await api.put("e2e")
+    steps = tuple((id,) for id in ids("hello"))
+    api.engine.reply = lambda _: Script(steps, read_first=(digest_of(b"foreign"),))
+    answer = await api.generate(task_id="e2e", input="a", parameters={"stop": ["l"]})
+    error_of(answer, 500, "internal_error")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from prefixmux_server.engine.messages import (
     ResidencyState,
     RowRecord,
     SiteInfo,
+    Started,
     StepRecord,
     Submit,
     Timing,
@@ -116,13 +117,17 @@ def reply_with(token_ids: Sequence[int], reason: FinishReason = "length") -> Rep
 
 @dataclass(frozen=True)
 class Script:
-    """What the engine does with a request: the tokens of each step, then the end."""
+    """What the engine does with a request: the tokens of each step, then the end.
+
+    `read_first`, `read_last`: the prefixes it reports at both ends; None: those asked for.
+    """
 
     steps: tuple[tuple[int, ...], ...]
     reason: FinishReason | None = "length"
     stop: int | None = None
     error: EngineError | None = None
-    prefixes: tuple[str, ...] | None = None
+    read_first: tuple[str, ...] | None = None
+    read_last: tuple[str, ...] | None = None
 
 
 Reply = Callable[[Submit], Script]
@@ -187,7 +192,8 @@ class FakeGeneration:
         self._over = False
         self._aborted = asyncio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[TokenDelta | Finished]:
+    async def __aiter__(self) -> AsyncIterator[Started | TokenDelta | Finished]:
+        yield self._started()
         for token_ids in self._script.steps[: self._submit.sampling.max_new_tokens]:
             if await self._stopped():
                 return
@@ -210,15 +216,20 @@ class FakeGeneration:
         self._over = True
         self._engine.open -= 1
 
+    def _started(self) -> Started:
+        read = self._read(self._script.read_first)
+        return Started(self._submit.id, read, tuple(3 for _ in read), 0.25, 0.125)
+
+    def _read(self, claimed: tuple[str, ...] | None) -> tuple[str, ...]:
+        return self._submit.prefixes if claimed is None else claimed
+
     def _finished(self) -> Finished:
-        prefixes = self._submit.prefixes
-        if self._script.prefixes is not None:
-            prefixes = self._script.prefixes
+        read = self._read(self._script.read_last)
         return Finished(
             id=self._submit.id,
             reason=None if self._script.error else self._script.reason,
-            prefixes=prefixes,
-            prefix_tokens=tuple(3 for _ in prefixes),
+            prefixes=read,
+            prefix_tokens=tuple(3 for _ in read),
             timing=Timing(0.25, 0.125, 0.5, 1.0),
             stop=self._script.stop,
             error=self._script.error,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from prefixmux_server.engine.front import Generation
-from prefixmux_server.engine.messages import Finished, FinishReason, Timing, TokenDelta
+from prefixmux_server.engine.messages import Finished, FinishReason, Started, TokenDelta
 from prefixmux_server.errors import EngineUnavailable, InternalError, Relayed
 from prefixmux_server.service.admission import Admitted, monotonic
 from prefixmux_server.service.answer import Answer, AnswerTiming, Output, Usage, UsedPrefix
@@ -19,11 +19,16 @@ from prefixmux_server.service.text import Detokenizer, TextCodec
 
 @dataclass
 class Collected:
-    """What came of one generation so far; `finished` is None when a stop string ended it."""
+    """What came of one generation so far; `finished` is None when a stop string ended it.
+
+    `read` are the prefixes that the row's lease named, each time the engine said.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     match: StopMatch | None = None
+    started: Started | None = None
     finished: Finished | None = None
+    read: set[tuple[str, ...]] = field(default_factory=set)
     first_token_at: float | None = None
 
 
@@ -54,6 +59,10 @@ async def collect(generation: Generation, admitted: Admitted) -> Collected:
             if event.error is not None:
                 raise Relayed(event.error.code, event.error.message)
             collected.finished = event
+            collected.read.add(event.prefixes)
+        elif isinstance(event, Started):
+            collected.started = event
+            collected.read.add(event.prefixes)
         elif collected.match is None and _take(collected, event, watch):
             generation.abort()
     if collected.finished is None and collected.match is None:
@@ -83,7 +92,7 @@ def _take(collected: Collected, delta: TokenDelta, watch: StopWatch | None) -> b
 def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
     """Raises `InternalError` if the row read other prefixes than the request resolved to."""
     submit, version = admitted.submit, admitted.version
-    prefixes = _prefixes(admitted, collected.finished)
+    prefixes = _prefixes(admitted, collected)
     return Answer(
         id=submit.id,
         tenant=tenant,
@@ -104,17 +113,24 @@ def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
     )
 
 
-def _prefixes(admitted: Admitted, finished: Finished | None) -> list[UsedPrefix]:
+def _prefixes(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
     version, expected = admitted.version, admitted.submit.prefixes
-    if finished is not None and finished.prefixes != expected:
+    row = collected.finished or collected.started or _assumed(admitted)
+    if collected.read - {expected}:
         raise InternalError("The request ran with another prefix than asked for; it was dropped.")
     if version is None:
         return []
-    tokens = finished.prefix_tokens if finished is not None else (version.prefix_tokens,)
     return [
-        UsedPrefix(version.task_id, version.version, digest, count)
-        for digest, count in zip(expected, tokens, strict=True)
+        UsedPrefix(version.task_id, version.version, digest, tokens)
+        for digest, tokens in zip(row.prefixes, row.prefix_tokens, strict=True)
     ]
+
+
+def _assumed(admitted: Admitted) -> Started:
+    """The row of a request that was cut before the engine said what it leased."""
+    version, submit = admitted.version, admitted.submit
+    tokens = (version.prefix_tokens,) if version else ()
+    return Started(submit.id, submit.prefixes, tokens, 0.0, 0.0)
 
 
 def _output(admitted: Admitted, collected: Collected) -> Output:
@@ -137,9 +153,10 @@ def _text(codec: TextCodec | None, collected: Collected) -> str | None:
 
 
 def _timing(admitted: Admitted, collected: Collected) -> AnswerTiming:
-    """The engine's own account where it gave one; `total_s` is always the caller's."""
+    """Waiting is the engine's own account, the rest is what the caller saw."""
     total = monotonic() - admitted.arrived
     first = collected.first_token_at
     ttft = total if first is None else first - admitted.arrived
-    engine = collected.finished.timing if collected.finished else Timing(0.0, 0.0, None, total)
-    return AnswerTiming(engine.queue_s, engine.prefix_load_s, ttft, total)
+    row = collected.started or _assumed(admitted)
+    waited = collected.finished.timing if collected.finished else row
+    return AnswerTiming(waited.queue_s, waited.prefix_load_s, ttft, total)

@@ -99,7 +99,7 @@ class GenerationService:
                 id=admitted.submit.id,
                 tenant=tenant.name,
                 expected=admitted.submit.prefixes,
-                read=collected.finished.prefixes if collected.finished else None,
+                read=sorted(collected.read),
             )
             raise
 
