@@ -21,7 +21,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
 
     async def alone(work: Coroutine[Any, Any, None]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await work
         await asyncio.sleep(0)  # a task cancelled last ends in the next turn of the loop
         assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -24,6 +24,7 @@ from prefixmux_server.engine.messages import (
     Ready,
     ResidencyChange,
     RowRecord,
+    Started,
     StepOutput,
     StepRecord,
     Submit,
@@ -31,7 +32,8 @@ from prefixmux_server.engine.messages import (
     TokenDelta,
 )
 
-DIE, HANG, STOP, RAISE, LOAD = 666_001, 666_002, 666_003, 666_004, 666_005
+DIE, HANG, STOP, RAISE = 666_001, 666_002, 666_003, 666_004
+LOAD, NEVER_LOADED = 666_005, 666_006
 STEP_SECONDS = 0.001  # an endless request shall not keep a core busy
 BAD_DIGEST = "sha256:bad"
 
@@ -58,46 +60,66 @@ class FakeEngine:
         self._open.pop(id, None)
 
     def step(self) -> StepOutput | None:
-        running = [
-            (submit, done)
-            for submit, done in self._open.values()
-            if submit.input_ids[-1] != LOAD or self._loaded.is_set()
-        ]
-        if not running:
-            return None
-        self._step += 1
-        time.sleep(STEP_SECONDS)
-        for submit, _ in running:
-            misbehave(submit.input_ids[-1])
-        record = StepRecord(
-            self._step, tuple(RowRecord(s.id, "decode", 1, 0) for s, _ in running), 0, 0.0
-        )
-        deltas = tuple(TokenDelta(s.id, (s.input_ids[-1] + done,)) for s, done in running)
-        finished = tuple(end for submit, done in running if (end := self._advance(submit, done)))
-        changes = tuple(
-            ResidencyChange(s.tenant, digest, "device") for s, _ in running for digest in s.prefixes
-        )
-        return StepOutput(record, deltas, finished, changes)
+        expired = [submit for submit, _ in self._open.values() if is_past(submit.deadline)]
+        if expired:
+            return StepOutput(
+                None, finished=tuple(self._end(s, "deadline_exceeded") for s in expired)
+            )
+        running = [entry for entry in self._open.values() if self._can_run(entry[0])]
+        return self._run(running) if running else None
 
     def close(self) -> None:
         self._open.clear()
 
+    def _can_run(self, submit: Submit) -> bool:
+        token = submit.input_ids[-1]
+        return token != NEVER_LOADED and (token != LOAD or self._loaded.is_set())
+
+    def _run(self, running: list[tuple[Submit, int]]) -> StepOutput:
+        self._step += 1
+        time.sleep(STEP_SECONDS)
+        for submit, _ in running:
+            misbehave(submit.input_ids[-1])
+        rows = tuple(RowRecord(submit.id, "decode", 1, 0) for submit, _ in running)
+        return StepOutput(
+            StepRecord(self._step, rows, 0, 0.0),
+            tuple(
+                TokenDelta(submit.id, (submit.input_ids[-1] + done,)) for submit, done in running
+            ),
+            tuple(end for submit, done in running if (end := self._advance(submit, done))),
+            tuple(
+                ResidencyChange(submit.tenant, digest, "device")
+                for submit, _ in running
+                for digest in submit.prefixes
+            ),
+            tuple(
+                Started(submit.id, submit.prefixes, (), 0.0, 0.0)
+                for submit, done in running
+                if done == 0
+            ),
+        )
+
     def _advance(self, submit: Submit, done: int) -> Finished | None:
         if BAD_DIGEST in submit.prefixes:
-            error = EngineError("non_finite_output", "The prefix gives no finite output.")
-        elif done + 1 < submit.sampling.max_new_tokens:
-            self._open[submit.id] = submit, done + 1
-            return None
-        else:
-            error = None
+            return self._end(submit, "non_finite_output")
+        if done + 1 == submit.sampling.max_new_tokens:
+            return self._end(submit, None)
+        self._open[submit.id] = submit, done + 1
+        return None
+
+    def _end(self, submit: Submit, code: str | None) -> Finished:
         del self._open[submit.id]
-        timing = Timing(0.0, 0.0, 0.0, 0.0)
-        reason: FinishReason | None = None if error else "length"
-        return Finished(submit.id, reason, submit.prefixes, (), timing, error=error)
+        reason: FinishReason | None = None if code else "length"
+        error = EngineError(code, "What the fake was told to say.") if code else None
+        return Finished(submit.id, reason, submit.prefixes, (), Timing(0, 0, 0, 0), error=error)
 
     def _load(self) -> None:
         self._loaded.set()
         self._wake()
+
+
+def is_past(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def misbehave(token: int) -> None:

@@ -29,8 +29,15 @@ def settings(
     )
 
 
-def request(id: str, token: int = 7, length: int = 3, prefixes: tuple[str, ...] = ()) -> Submit:
-    return Submit(id, "tenant", prefixes, (1, token), SamplingParams(max_new_tokens=length))
+def request(
+    id: str,
+    token: int = 7,
+    length: int = 3,
+    prefixes: tuple[str, ...] = (),
+    deadline: float | None = None,
+) -> Submit:
+    sampling = SamplingParams(max_new_tokens=length)
+    return Submit(id, "tenant", prefixes, (1, token), sampling, deadline=deadline)
 
 
 @asynccontextmanager
@@ -55,7 +62,7 @@ async def collect(generation: Generation) -> tuple[list[int], Finished | None]:
         assert end is None
         if isinstance(item, TokenDelta):
             tokens += item.token_ids
-        else:
+        elif isinstance(item, Finished):
             end = item
     return tokens, end
 
@@ -65,9 +72,10 @@ async def generate(client: EngineClient, submit: Submit) -> tuple[list[int], Fin
 
 
 async def first_tokens(generation: Generation) -> tuple[int, ...]:
-    item = await anext(aiter(generation))
-    assert isinstance(item, TokenDelta)
-    return item.token_ids
+    async for item in generation:
+        if isinstance(item, TokenDelta):
+            return item.token_ids
+    raise AssertionError("it ended without a token")
 
 
 def pid(client: EngineClient) -> int:

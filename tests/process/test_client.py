@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic
 
 import pytest
 from process.conftest import Run
-from process.fake_engine import BAD_DIGEST, LOAD
+from process.fake_engine import BAD_DIGEST, LOAD, NEVER_LOADED
 from process.talk import ENDLESS, collect, engine, first_tokens, generate, request, settings
 
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
 from prefixmux_server.engine.front import EngineFront, EngineHealth
+from prefixmux_server.engine.messages import Finished, Started, TokenDelta
 
 
 def test_it_is_an_engine_front() -> None:
@@ -53,6 +55,29 @@ def test_abort_ends_the_stream_and_frees_the_row(run: Run) -> None:
     run(work())
 
 
+def test_a_request_says_when_it_starts(run: Run) -> None:
+    async def work() -> None:
+        async with engine() as client:
+            generation = client.submit(request("a", length=2, prefixes=("sha256:a",)))
+            items = [item async for item in generation]
+            assert [type(item) for item in items] == [Started, TokenDelta, TokenDelta, Finished]
+            assert isinstance(items[0], Started)
+            assert items[0].prefixes == ("sha256:a",)
+
+    run(work())
+
+
+def test_abort_drops_what_was_not_read(run: Run) -> None:
+    async def work() -> None:
+        async with engine() as client:
+            unread = client.submit(request("unread", length=3))
+            await generate(client, request("longer", length=5))
+            unread.abort()
+            assert await collect(unread) == ([], None)
+
+    run(work())
+
+
 def test_abort_wakes_a_waiting_reader(run: Run) -> None:
     async def work() -> None:
         async with engine() as client:
@@ -84,6 +109,19 @@ def test_a_load_done_in_another_thread_wakes_the_engine(run: Run) -> None:
         async with engine() as client:
             tokens, _ = await generate(client, request("loads", token=LOAD, length=2))
             assert tokens == [LOAD, LOAD + 1]
+
+    run(work())
+
+
+def test_a_deadline_passes_though_nothing_can_run(run: Run) -> None:
+    async def work() -> None:
+        async with engine() as client:
+            stuck = request("stuck", token=NEVER_LOADED, deadline=monotonic() + 0.05)
+            tokens, end = await generate(client, stuck)
+            assert tokens == []
+            assert end is not None
+            assert end.error is not None
+            assert end.error.code == "deadline_exceeded"
 
     run(work())
 

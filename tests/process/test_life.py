@@ -26,6 +26,7 @@ from process.talk import (
 
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
+from prefixmux_server.engine.link import REAP_SECONDS
 
 TESTS = Path(__file__).parent.parent
 
@@ -78,7 +79,8 @@ def test_a_cancelled_start_leaves_no_process(run: Run) -> None:
         while not children():
             await asyncio.sleep(0)
         start.cancel()
-        await asyncio.wait([start])
+        _, unfinished = await asyncio.wait([start], timeout=REAP_SECONDS - 1)
+        assert not unfinished
         assert not children()
 
     run(work())

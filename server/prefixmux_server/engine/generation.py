@@ -1,4 +1,4 @@
-"""One submitted request, seen from the event loop: a stream of deltas with one end.
+"""One submitted request, seen from the event loop: its start, its tokens and one end.
 
 Filled by `client.py`. Its length is bounded by the request's own `max_new_tokens`, so a slow
 reader needs no back-pressure.
@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from prefixmux_server.engine.messages import Finished, TokenDelta
+from prefixmux_server.engine.messages import Finished, Started, TokenDelta
 
 
 class PipedGeneration:
@@ -19,11 +19,11 @@ class PipedGeneration:
     def __init__(self, id: str, forget: Callable[[PipedGeneration], None]) -> None:
         self.id = id
         self._forget = forget
-        self._items: deque[TokenDelta | Finished] = deque()
+        self._items: deque[Started | TokenDelta | Finished] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
 
-    def push(self, item: TokenDelta | Finished) -> None:
+    def push(self, item: Started | TokenDelta | Finished) -> None:
         self._items.append(item)
         self._arrived.set()
 
@@ -36,7 +36,7 @@ class PipedGeneration:
     def __aiter__(self) -> PipedGeneration:
         return self
 
-    async def __anext__(self) -> TokenDelta | Finished:
+    async def __anext__(self) -> Started | TokenDelta | Finished:
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration

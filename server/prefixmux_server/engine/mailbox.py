@@ -32,6 +32,11 @@ class Doorbell:
         with suppress(BlockingIOError):
             os.read(self.fd, CHUNK)
 
+    def close(self) -> None:
+        """Not while another thread may still ring."""
+        os.close(self.fd)
+        os.close(self._write)
+
 
 class Inbox:
     """The bodies of the frames that arrive, and the bell, as one thing to wait for."""

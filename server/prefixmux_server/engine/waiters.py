@@ -32,6 +32,9 @@ class Waiters:
 
     def take(self, output: StepOutput) -> None:
         """An id that is not open was aborted a moment ago: the engine had not read it yet."""
+        for started in output.started:
+            if started.id in self._open:
+                self._open[started.id][0].push(started)
         for delta in output.deltas:
             if delta.id in self._open:
                 self._open[delta.id][0].push(delta)
