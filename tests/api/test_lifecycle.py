@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 from api.asgi import RawCall
 from api.conftest import Api, error_of
 from service.fakes import ids, reply_with
+
+from prefixmux_server.api import body
 
 pytestmark = pytest.mark.anyio
 
@@ -28,8 +31,8 @@ async def test_a_client_that_leaves_frees_its_row(api: Api) -> None:
 
 async def test_a_client_that_leaves_frees_all_rows_of_its_batch(api: Api) -> None:
     api.engine.gate.clear()
-    body = json.dumps({"requests": [{"input": "a"}] * 20}).encode()
-    call = RawCall(api.app, body, "/generate/batch")
+    rows = json.dumps({"requests": [{"input": "a"}] * 20}).encode()
+    call = RawCall(api.app, rows, "/generate/batch")
     running = asyncio.create_task(call.run())
     while api.engine.open < 20:
         await asyncio.sleep(0)
@@ -52,6 +55,26 @@ async def test_a_client_that_leaves_disturbs_no_other(api: Api) -> None:
     await leaving
     api.engine.gate.set()
     assert (await staying).json()["outputs"][0]["text"] == "hello"
+
+
+async def test_a_body_that_never_ends_is_given_up(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(body, "GRACE_S", 0.01)
+    monkeypatch.setattr(body, "MIN_BYTES_PER_S", 1 << 40)
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    for method, path, headers in [
+        ("POST", "/generate", {}),
+        ("PUT", "/prefixes/e2e", {}),
+        ("POST", "/prefixes", form),
+    ]:
+        answer = await api.client.request(method, path, content=trickle(), headers=headers)
+        error_of(answer, 422, "invalid_request")
+    assert api.lifecycle.accepted == 0
 
 
 async def test_a_drain_lets_accepted_requests_finish_and_takes_no_new_ones(api: Api) -> None:

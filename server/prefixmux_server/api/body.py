@@ -6,8 +6,10 @@ found before the route's own types are looked at.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
@@ -16,10 +18,14 @@ from fastapi.routing import APIRoute
 from prefixmux_server.errors import (
     BodyTooLarge,
     InvalidJson,
+    InvalidRequest,
     UnsupportedMediaType,
 )
 
 MAX_DEPTH = 32
+# A body may take this long, and longer the larger it may be: a trickle holds nothing for ever.
+GRACE_S = 60.0
+MIN_BYTES_PER_S = 64 * 1024
 
 
 def media_type(request: Request) -> str:
@@ -49,9 +55,20 @@ async def limited(
         yield piece
 
 
+@asynccontextmanager
+async def in_time(limit: int) -> AsyncIterator[None]:
+    """For reading a body of up to `limit` bytes. Raises `InvalidRequest` when it is too slow."""
+    try:
+        async with asyncio.timeout(GRACE_S + limit / MIN_BYTES_PER_S):
+            yield
+    except TimeoutError:
+        raise InvalidRequest("The body took too long to arrive; send it again.") from None
+
+
 async def read(request: Request, limit: int, too_large: Exception) -> bytes:
     refuse_encoding(request)
-    return b"".join([piece async for piece in limited(request, limit, too_large)])
+    async with in_time(limit):
+        return b"".join([piece async for piece in limited(request, limit, too_large)])
 
 
 def parse_json(raw: bytes) -> object:

@@ -13,7 +13,7 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from prefixmux_server.api.body import limited, media_type, read, refuse_encoding
+from prefixmux_server.api.body import in_time, limited, media_type, read, refuse_encoding
 from prefixmux_server.errors import InvalidRequest, UnsupportedMediaType
 from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
 from prefixmux_store.errors import PrefixTooLarge
@@ -63,7 +63,8 @@ async def _form(request: Request, limit: int) -> FormData:
             max_fields=MAX_FIELDS,
             max_part_size=FORM_OVERHEAD,
         )
-        return await parser.parse()
+        async with in_time(limit):
+            return await parser.parse()
     except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
         raise InvalidRequest("The multipart form could not be read.") from error
 

@@ -115,8 +115,8 @@ def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
 
 def _prefixes(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
     version, expected = admitted.version, admitted.submit.prefixes
-    row = collected.finished or collected.started or _assumed(admitted)
-    if collected.read - {expected}:
+    row = collected.finished or collected.started
+    if row is None or collected.read != {expected}:
         raise InternalError("The request ran with another prefix than asked for; it was dropped.")
     if version is None:
         return []
@@ -124,13 +124,6 @@ def _prefixes(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
         UsedPrefix(version.task_id, version.version, digest, tokens)
         for digest, tokens in zip(row.prefixes, row.prefix_tokens, strict=True)
     ]
-
-
-def _assumed(admitted: Admitted) -> Started:
-    """The row of a request that was cut before the engine said what it leased."""
-    version, submit = admitted.version, admitted.submit
-    tokens = (version.prefix_tokens,) if version else ()
-    return Started(submit.id, submit.prefixes, tokens, 0.0, 0.0)
 
 
 def _output(admitted: Admitted, collected: Collected) -> Output:
@@ -157,6 +150,7 @@ def _timing(admitted: Admitted, collected: Collected) -> AnswerTiming:
     total = monotonic() - admitted.arrived
     first = collected.first_token_at
     ttft = total if first is None else first - admitted.arrived
-    row = collected.started or _assumed(admitted)
-    waited = collected.finished.timing if collected.finished else row
+    waited = collected.finished.timing if collected.finished else collected.started
+    if waited is None:
+        raise InternalError("The request ended without a row.")
     return AnswerTiming(waited.queue_s, waited.prefix_load_s, ttft, total)
