@@ -81,11 +81,18 @@ class Lease:
 
 @dataclass(frozen=True)
 class Span:
-    """Own tokens `start .. start + count` of a leased row, to be run in one step."""
+    """Own tokens `start .. start + count` of a leased row, to be run in one step.
+
+    They are within what the lease reserves, else ValueError: the cells beyond are others'.
+    """
 
     lease: Lease
     start: int
     count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.start + self.count <= self.lease.reserved:
+            raise ValueError("a row may run only the tokens that are reserved for it")
 
 
 class KVLayout(Protocol):

@@ -107,6 +107,7 @@ class Residency:
         entry = self._entries[key]
         entry.pins -= 1
         assert entry.pins >= entry.users >= 0
+        self._touch(key)
         if entry.failure is not None and not entry.pins:
             del self._entries[key]
 
@@ -176,12 +177,12 @@ class Residency:
         self._note(loaded.key)
 
     def _make_host_room(self, size: int) -> bool:
-        if size > self._host_budget:
-            return False
+        """Evict idle prefixes, oldest first, or nothing at all where that does not suffice."""
+        missing = self.host_bytes + size - self._host_budget
         idle = [key for key, e in self._entries.items() if not e.pins and e.kv is not None]
+        if missing > sum(self._entries[key].size for key in idle):
+            return False
         while self.host_bytes + size > self._host_budget:
-            if not idle:
-                return False
             self._evict(idle.pop(0))
         return True
 
