@@ -117,11 +117,6 @@ def test_200_tasks_never_hear_each_other(
         traffic.run(TOKENS)
     finally:
         traffic.engine.close()
-    import os
-
-    os.system(
-        f"echo '{layout} {traffic.count} {churn.done} {len(bench.source.loads)} {bench.source.reloads} {traffic.watch.compared} {traffic.watch.wrong}' >> /tmp/xt/can.txt"
-    )
     assert traffic.count["tokens"] >= TOKENS
     assert traffic.count["foreign"] == 0
     assert traffic.watch.compared >= TOKENS

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from support.engines import TENANT, InlineExecutor
-from support.shapes import shape_of
 
 from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.engine import Engine
@@ -21,6 +19,8 @@ from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
 from prefixmux_store.store import PrefixStore
+from support.engines import TENANT, InlineExecutor
+from support.shapes import shape_of
 
 
 class LogitsRecorder(Failpoints):
