@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.artefacts import make_artefacts
 from bench.machine import describe, file_name
 from bench.measure import Measurement, measure
+from bench.neighbours import Neighbours
 from bench.peers.base import Bench
 from bench.report import Report
 from bench.roster import LABELS, peers
@@ -40,6 +41,7 @@ def run(plan: Plan, folder: Path) -> Report:
     largest = max(plan.sizes)
     artefacts = make_artefacts(plan.workload, largest, folder)
     measurements: list[Measurement] = []
+    neighbours = Neighbours()
     for dtype in plan.dtypes:
         store = folder / dtype
         store.mkdir()
@@ -49,8 +51,10 @@ def run(plan: Plan, folder: Path) -> Report:
             for found in measure(dtype, ready, plan.sizes, new_tokens, plan.repeats):
                 measurements.append(found)
                 print(_progress(found), flush=True)
-    facts = dict(describe(plan.threads)) | {"workload": _words(plan)}
-    return Report(facts, measurements)
+    share = neighbours.share()
+    noise = "unknown" if share is None else f"{share:.0%} of the CPUs"
+    facts = {"workload": _words(plan), "used by other processes meanwhile": noise}
+    return Report({**describe(plan.threads), **facts}, measurements)
 
 
 def _progress(found: Measurement) -> str:

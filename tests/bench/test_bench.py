@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from bench.__main__ import main
 from bench.measure import Measurement, measure
+from bench.neighbours import Neighbours
 from bench.peers.base import Sample
 from bench.report import TARGETS, Report
 from bench.roster import LABELS
@@ -103,6 +108,22 @@ def test_a_quick_run_of_all_peers_in_this_process_gives_equal_tokens(
         peers.split(",")
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_neighbours_are_those_who_are_not_ours() -> None:
+    if not Path("/proc/stat").exists():
+        pytest.skip("no /proc here")
+    watch = Neighbours()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spin = "import time\nwhile time.process_time() < 0.5: pass"
+    cores = os.cpu_count() or 1
+    children = [subprocess.Popen([sys.executable, "-S", "-c", spin]) for _ in range(cores)]
+    assert [child.wait() for child in children] == [0] * cores
+    share, seconds = watch.share(), watch.seconds
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ours = (used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime) / seconds / cores
+    assert share is not None
+    assert share + ours <= 1.05
 
 
 def test_unknown_peers_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
