@@ -21,7 +21,7 @@ from support.engines import DictSource, HeldExecutor, InlineExecutor
 from support.shelf import Shelf
 
 from prefixmux_server.memory.loader import PrefixLoader
-from prefixmux_server.memory.prefix import PrefixKey
+from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.residency import Residency, State
 
 TOKEN = 8  # bytes of one token: keys and values, one layer, one head, one float each
@@ -268,7 +268,7 @@ def test_more_than_the_budget_is_known_before_loading() -> None:
 
 def test_a_load_may_end_with_anything() -> None:
     class Broken(DictSource):
-        def load(self, key: PrefixKey) -> None:  # type: ignore[override]
+        def load(self, key: PrefixKey) -> PrefixKV:
             raise MemoryError
 
     woken: list[bool] = []

@@ -6,7 +6,7 @@ files, tasks or requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def load_model(
 def _load_config(folder: Path) -> PreTrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise UnsupportedModelError(f"{folder.name}: no readable config.json") from error
     if config.is_encoder_decoder:
         raise UnsupportedModelError(
@@ -135,22 +135,35 @@ def _load_weights(
     folder: Path, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> PreTrainedModel:
     try:
-        module = AutoModelForCausalLM.from_pretrained(
+        module, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            attn_implementation=ATTENTION_NAME,
+            attn_implementation="eager",
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise UnsupportedModelError(
             f"{config.model_type}: the weights cannot be loaded as a causal language model "
             f"({type(error).__name__}); they must be safetensors files"
         ) from error
+    _check_complete(config, report["missing_keys"])
+    # Only now: models that choose their attention when they are made know no name of ours.
+    module.set_attn_implementation(ATTENTION_NAME)
     # GPT-2 compares every input with the padding id, which stalls the device; nothing is padded.
     module.config.pad_token_id = None
     module.requires_grad_(False)
     return module.eval().to(device)
+
+
+def _check_complete(config: PreTrainedConfig, missing: Collection[str]) -> None:
+    """Transformers makes up what the files lack, at random, and only logs it."""
+    if missing:
+        raise UnsupportedModelError(
+            f"{config.model_type}: the weights lack {len(missing)} tensors that config.json asks "
+            f"for, such as {min(missing)}"
+        )
 
 
 def _context(config: PreTrainedConfig) -> int | None:

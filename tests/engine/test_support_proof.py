@@ -1,0 +1,280 @@
+"""Which models are served: what is proven. All others are refused, and the message says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.engines import answer, make_engine
+from support.models import FAMILIES, load_folder, save_tiny
+from support.reference import greedy, load_reference
+from support.tiny import ask
+from torch import Tensor, nn
+from transformers import (
+    BartConfig,
+    BloomConfig,
+    Gemma2Config,
+    GPTJConfig,
+    GPTNeoConfig,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    T5Config,
+)
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
+
+from prefixmux_server.memory.layout import KVLayout, SiteSpec
+from prefixmux_server.memory.select import LayoutName, make_layout
+from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.load import load_model
+
+COMMON = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+GATED = {"intermediate_size": 64, "max_position_embeddings": 256, **WIDTHS, **COMMON}
+SMALL_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+SMALL_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2}
+
+REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
+    "bloom": (lambda: BloomConfig(n_layer=2, n_head=4, **{**WIDTHS, **COMMON}), "Bloom"),
+    "gptj": (
+        lambda: GPTJConfig(n_embd=32, n_layer=2, n_head=4, rotary_dim=8, **COMMON),
+        "attention interface",
+    ),
+    "gpt_neo": (
+        lambda: GPTNeoConfig(
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["global"], 2]],
+            **COMMON,
+        ),
+        "attention interface",
+    ),
+    "mistral with a window": (
+        lambda: MistralConfig(num_key_value_heads=2, sliding_window=64, **GATED),
+        "sliding_window",
+    ),
+    "gemma2": (
+        lambda: Gemma2Config(num_key_value_heads=2, head_dim=8, **GATED),
+        "softcap",
+    ),
+    "t5": (lambda: T5Config(**SMALL_T5, **COMMON), "encoder-decoder"),
+    "bart": (lambda: BartConfig(**SMALL_BART, **COMMON), "encoder-decoder"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_and_why(name: str, tmp_path: Path) -> None:
+    make, cause = REFUSED[name]
+    folder = tmp_path / "model"
+    config = make()
+    if config.is_encoder_decoder:
+        config.save_pretrained(folder)
+    else:
+        save_tiny(config, folder, scale=1.0)
+    with pytest.raises(UnsupportedModelError, match=cause):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_served(
+    family: str, dtype: str, layout: LayoutName, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With prefixes, mixed; in 32 bits token for token what the model itself says."""
+    folder = save_tiny(FAMILIES[family](), tmp_path_factory.mktemp(family))
+    loaded = load_folder(folder, dtype=dtype)
+    parts = make_engine(loaded, layout)
+    reference = load_reference(folder)
+    spec = loaded.spec
+    prefix = torch.randn(spec.layers, 2, 5, spec.kv_heads, spec.k_dim)
+    parts.source.add("a", prefix.to(loaded.module.dtype))
+    requests = [ask("bare", tokens=9), ask("task", "a", tokens=4), ask("one", "a", tokens=1)]
+    answers = answer(parts.engine, requests)
+    for request in requests:
+        assert answers.finished[request.id].reason == "length"
+        if dtype == "float32":
+            kv = prefix if request.prefixes else None
+            wanted = greedy(reference, request.input_ids, 8, kv)
+            assert answers.tokens[request.id] == wanted
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(FAMILIES["llama"](), tmp_path_factory.mktemp("llama"))
+
+
+class TestTamperedModels:
+    """Code that does something in its own attention that ours would not."""
+
+    def load(self, folder: Path, layout: LayoutName, dtype: str = "float32") -> None:
+        def trial(spec: SiteSpec, kind: torch.dtype) -> KVLayout:
+            return make_layout(layout, spec, 512, kind, torch.device("cpu"), poison=True)
+
+        load_model(folder, torch.device("cpu"), dtype, trial)
+
+    def test_untouched(self, llama: Path, layout: LayoutName) -> None:
+        self.load(llama, layout)
+        self.load(llama, layout, "bfloat16")
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_a_bias_in_the_mask(
+        self, llama: Path, layout: LayoutName, dtype: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """ALiBi as some models have it: added where there is a mask, lost where there is none."""
+        original = LlamaAttention.forward
+
+        def biased(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            mask = kwargs.get("attention_mask")
+            if isinstance(mask, Tensor):
+                kwargs["attention_mask"] = mask + 0.5 * torch.arange(mask.shape[-1])
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaAttention, "forward", biased)
+        with pytest.raises(UnsupportedModelError, match="other logits"):
+            self.load(llama, layout, dtype)
+
+    def test_positions_of_its_own(
+        self, llama: Path, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Positions counted from the batch, whatever it is told."""
+        original = LlamaRotaryEmbedding.forward
+
+        def counted(self: nn.Module, x: Tensor, position_ids: Tensor) -> Any:
+            return original(self, x, torch.arange(position_ids.shape[-1])[None])
+
+        monkeypatch.setattr(LlamaRotaryEmbedding, "forward", counted)
+        with pytest.raises(UnsupportedModelError, match="other logits"):
+            self.load(llama, layout)
+
+    def test_positions_that_are_shifted_by_one_behind_a_cache(
+        self, llama: Path, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = LlamaAttention.forward
+
+        def shifted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            if kwargs.get("past_key_values") is not None:
+                cos, sin = kwargs["position_embeddings"]
+                kwargs["position_embeddings"] = (cos.roll(1, 1), sin.roll(1, 1))
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaAttention, "forward", shifted)
+        with pytest.raises(UnsupportedModelError, match="other logits"):
+            self.load(llama, layout)
+
+    def test_a_layer_that_skips_our_attention(
+        self, llama: Path, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = LlamaAttention.forward
+
+        def skipping(self: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.layer_idx == 1:
+                return hidden_states, None
+            return original(self, hidden_states, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaAttention, "forward", skipping)
+        with pytest.raises(UnsupportedModelError, match="1 of them use the attention interface"):
+            self.load(llama, layout)
+
+    def test_keywords_that_get_lost(
+        self, llama: Path, layout: LayoutName, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = LlamaAttention.forward
+
+        def deaf(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            kwargs.pop("prefixmux_step", None)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(LlamaAttention, "forward", deaf)
+        with pytest.raises(UnsupportedModelError, match="drops keyword arguments"):
+            self.load(llama, layout)
+
+
+class TestFolders:
+    """A folder that is no servable model is refused in words, not with whatever broke."""
+
+    def broken(self, llama: Path, folder: Path) -> Path:
+        for file in llama.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        return folder
+
+    def refused(self, folder: Path) -> str:
+        with pytest.raises(UnsupportedModelError) as caught:
+            load_folder(folder)
+        return str(caught.value)
+
+    def test_empty(self, tmp_path: Path) -> None:
+        assert "config.json" in self.refused(tmp_path)
+
+    def test_without_weights(self, llama: Path, tmp_path: Path) -> None:
+        folder = self.broken(llama, tmp_path)
+        (folder / "model.safetensors").unlink()
+        assert "safetensors" in self.refused(folder)
+
+    def test_with_pickled_weights_only(self, llama: Path, tmp_path: Path) -> None:
+        folder = self.broken(llama, tmp_path)
+        weights = load_file(folder / "model.safetensors")
+        torch.save(weights, folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        assert "safetensors" in self.refused(folder)
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{", "[]", "null", '"text"', "{}", '{"model_type": "nonsense"}', '{"model_type": 5}'],
+    )
+    def test_with_a_broken_config(self, llama: Path, tmp_path: Path, content: str) -> None:
+        folder = self.broken(llama, tmp_path)
+        (folder / "config.json").write_text(content)
+        assert "config.json" in self.refused(folder)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("hidden_size", "wide"),
+            ("hidden_size", 48),
+            ("num_attention_heads", 0),
+            ("num_attention_heads", 3),
+            ("vocab_size", 50),
+            ("num_hidden_layers", 3),
+            ("tie_word_embeddings", "perhaps"),
+            ("hidden_act", "nonsense"),
+        ],
+    )
+    def test_with_a_config_of_another_model(
+        self, llama: Path, tmp_path: Path, field: str, value: object
+    ) -> None:
+        """Also where transformers would make up the weights that are missing."""
+        folder = self.broken(llama, tmp_path)
+        config = json.loads((folder / "config.json").read_text())
+        config[field] = value
+        (folder / "config.json").write_text(json.dumps(config))
+        assert self.refused(folder)
+
+    def test_with_a_tensor_missing(self, llama: Path, tmp_path: Path) -> None:
+        """Random weights in its place would be served without a word."""
+        folder = self.broken(llama, tmp_path)
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.layers.1.mlp.up_proj.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        assert "model.layers.1.mlp.up_proj.weight" in self.refused(folder)
+
+    @pytest.mark.parametrize("size", [0, 7, 100, 5000])
+    def test_with_truncated_weights(self, llama: Path, tmp_path: Path, size: int) -> None:
+        folder = self.broken(llama, tmp_path)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:size])
+        assert "safetensors" in self.refused(folder)
+
+
+def test_a_tied_embedding_is_not_missing(tmp_path: Path) -> None:
+    folder = save_tiny(LlamaConfig(tie_word_embeddings=True, **GATED), tmp_path)
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+    parts = make_engine(load_folder(folder))
+    request = ask("one")
+    wanted = greedy(load_reference(folder), request.input_ids, 8)
+    assert answer(parts.engine, [request]).tokens["one"] == wanted
