@@ -17,7 +17,7 @@ from typing import Any
 import httpx2
 
 START_SECONDS = 90
-WAIT_SECONDS = 30
+WAIT_SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ BAD_BODIES: list[tuple[Any, str | None]] = [
     ({"input": "a", "prompt": "a"}, "prompt"),
     ({"input": "a", "tenant": "other"}, "tenant"),
     ({"input": "a", "": 1}, None),
+    ({"input": "a", **{f"x{number}": 1 for number in range(200)}}, None),
+    ({"input": "]" * 99, "version": "[" * 99}, "version"),
+    ({"input": [""] * 3000}, "input"),
     ({"input": "a", "x" * 500: 1}, "x" * 128),
     ({"input": "a", "ключ\n": 1}, "\\u043a\\u043b\\u044e\\u0447\n"),
 ]
@@ -141,6 +144,7 @@ BAD_JSON: list[bytes] = [
     b"[" * 9000 + b"]" * 9000,
     b'{"input":' + b"[" * 5000,
     b'{"a":' * 40 + b"1" + b"}" * 40,
+    rb'{"\"": ' + b"[" * 32 + b"]" * 32 + b"}",
 ]
 
 
@@ -222,6 +226,12 @@ async def test_lone_surrogates(api: Api, subtests: pytest.Subtests) -> None:
 async def test_a_surrogate_pair_is_a_character(api: Api) -> None:
     answer = await api.client.post("/generate", content=rb'{"input": "\ud83d\ude00"}')
     assert answer.json()["usage"]["prompt_tokens"] == 4
+
+
+async def test_brackets_in_strings_are_not_depth(api: Api) -> None:
+    for text in ("[" * 99, '\\"[[' * 40, "{" * 50 + '"' + "}" * 50, "\\" * 7 + "[" * 60):
+        answer = await api.generate(input=[1] * 3, parameters={"stop": [text[:200]] * 2})
+        assert answer.status_code == 200, answer.text
 
 
 async def test_odd_text_is_text(api: Api) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from fastapi import Request, Response
@@ -23,6 +25,11 @@ from prefixmux_server.errors import (
 )
 
 MAX_DEPTH = 32
+# Far above any object of the contract: each unknown name would cost an error of its own.
+MAX_FIELDS = 128
+STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+NO_BRACKETS = bytes(set(range(256)) - set(STEP))
 # A body may take this long, and longer the larger it may be: a trickle holds nothing for ever.
 GRACE_S = 60.0
 MIN_BYTES_PER_S = 64 * 1024
@@ -73,10 +80,11 @@ async def read(request: Request, limit: int, too_large: Exception) -> bytes:
 
 def parse_json(raw: bytes) -> object:
     """Raises `InvalidJson`, also for what Python's parser lets pass: NaN, Infinity, a byte order
-    mark, UTF-16, names given twice, depth."""
+    mark, UTF-16, names given twice, depth; and `InvalidRequest` for an object of too many."""
+    _check_depth(raw)
     try:
-        value = json.loads(
-            raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates
+        return json.loads(
+            raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_small_object
         )
     except UnicodeDecodeError:
         raise InvalidJson("The body is not UTF-8.") from None
@@ -84,36 +92,28 @@ def parse_json(raw: bytes) -> object:
         raise InvalidJson(
             "The body is not valid JSON; NaN, Infinity and names given twice are not."
         ) from None
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:
-        _check_depth(value)
-    return value
+
+
+def _check_depth(raw: bytes) -> None:
+    """By brackets outside strings; whether they match is the parser's question."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = STRING.sub(b"", raw).translate(None, NO_BRACKETS)
+    if max(accumulate(map(STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH}.")
 
 
 def _no_constant(_: str) -> NoReturn:
     raise ValueError
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _small_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_FIELDS:
+        raise InvalidRequest(f"An object of a request has at most {MAX_FIELDS} fields.")
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise ValueError
     return fields
-
-
-def _check_depth(value: object) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for parent in level for child in _containers(parent)]
-        if not level:
-            return
-    raise InvalidJson(f"The body is nested deeper than {MAX_DEPTH}.")
-
-
-def _containers(value: object) -> list[object]:
-    children = value.values() if isinstance(value, dict) else value
-    if not isinstance(children, Iterable) or isinstance(children, str):
-        return []
-    return [child for child in children if isinstance(child, dict | list)]
 
 
 class StrictRequest(Request):

@@ -73,16 +73,13 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> PrefixmuxServerError:
     """The first thing wrong. Unions name their members in the path; those are cut off."""
     first = errors[0]
     path: tuple[str | int, ...] = tuple(first["loc"])
-    message = _sentence(first)
     if path[:1] == ("input",):
         path = path[:1]
-        if first["type"] != "surrogate":
-            message = "input must be non-empty text or a non-empty list of token ids (integers)."
     param = ".".join(map(str, path)) or None
     if param is not None:
         param = param.encode("ascii", "backslashreplace").decode()[:MAX_PARAM]
     kind = InvalidParameter if path[:1] == ("parameters",) else InvalidRequest
-    return kind(message, param=param)
+    return kind(_sentence(first), param=param)
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:
@@ -94,6 +91,8 @@ def _sentence(entry: Mapping[str, Any]) -> str:
         return "This must be a JSON object."
     if entry["type"] == "string_pattern_mismatch":
         return "A task_id is 1 to 64 of a-z, 0-9, '.', '_', '-', and starts with a-z or 0-9."
+    if entry["type"] == "too_short":
+        return "This must not be empty."
     return f"{entry['msg']}."
 
 

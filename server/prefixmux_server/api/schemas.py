@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 from pydantic_core import PydanticCustomError
 
 from prefixmux_server.service.request import GenerationRequest, Parameters
@@ -34,6 +34,15 @@ def _short(stop: str) -> str:
     if not 1 <= len(_well_formed(stop).encode()) <= MAX_STOP_BYTES:
         raise PydanticCustomError("stop_bytes", "A stop string has 1 to 256 bytes")
     return stop
+
+
+def _prompt(value: object) -> object:
+    """Before the types are looked at, which would give each bad id an error of its own."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list) or not all(type(id) is int for id in value):
+        raise PydanticCustomError("prompt", "This must be text or a list of token ids (integers)")
+    return value
 
 
 def _only(default: T) -> AfterValidator:
@@ -109,7 +118,9 @@ class RowBody(_Strict):
     task_id: TaskId | None = None
     version: VersionNumber | None = None
     input: Annotated[
-        Text | list[int], Field(min_length=1, description="Text, or a list of token ids.")
+        Text | list[int],
+        Field(min_length=1, description="Text, or a list of token ids."),
+        BeforeValidator(_prompt),
     ]
     parameters: ParametersBody | None = None
     decoder_input: Annotated[Any, _only(None)] = None

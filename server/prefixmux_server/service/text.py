@@ -30,7 +30,9 @@ class TextCodec:
         )
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text, add_special_tokens=True).ids)
+        # The batch form lets other threads run meanwhile; `encode` would stop the event loop.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=True)
+        return tuple(encoding.ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
