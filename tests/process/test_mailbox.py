@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
@@ -61,9 +62,11 @@ def test_all_that_came_is_read_at_once(pipe: Pipe) -> None:
     assert found == bodies
 
 
-def test_two_frames_in_the_pipe_are_one_receipt(pipe: Pipe) -> None:
-    os.write(pipe.write, frame(b"one") + frame(b"two"))
-    assert list(pipe.inbox.receive(None)) == [b"one", b"two"]
+def test_one_receipt_empties_the_pipe(pipe: Pipe) -> None:
+    fcntl.fcntl(pipe.write, fcntl.F_SETPIPE_SZ, 8 * CHUNK)
+    bodies = [bytes([number]) * (CHUNK // 2) for number in range(8)]
+    os.write(pipe.write, b"".join(map(frame, bodies)))
+    assert list(pipe.inbox.receive(None)) == bodies
     assert list(pipe.inbox.receive(0)) == []
 
 
