@@ -192,6 +192,8 @@ BAD_FORMS: list[tuple[dict[str, bytes], dict[str, str], str | None]] = [
     ({"file": native()}, {"task_id": "e2e", "sha256": "abc"}, "sha256"),
     ({"file": native()}, {"task_id": "e2e", "sha256": "z" * 64}, "sha256"),
     ({"file": native()}, {"task_id": "e2e", "task_index": "0"}, "task_index"),
+    ({"file": native()}, {"task_id": "e2e", "task_index": "x"}, "task_index"),
+    ({"file": native()}, {"task_id": "e2e", "task_index": "-1"}, "task_index"),
     ({"file": native()}, {"task_id": "e2e", "description": "x" * 1001}, "description"),
     ({"file": native()}, {"task_id": "e2e", "tenant": "other"}, None),
     ({"file": native(), "task_id": b"e2e"}, {}, "task_id"),
@@ -323,6 +325,13 @@ async def test_bad_peft_files(api: Api, subtests: pytest.Subtests) -> None:
                 "invalid_prefix",
             )
     assert api.stored() == (0, 0)
+
+
+async def test_a_peft_file_of_several_tasks_is_not_supported(api: Api) -> None:
+    config, model = peft()
+    several = json.loads(config) | {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 2}
+    files = {"adapter_config": json.dumps(several).encode(), "adapter_model": model}
+    error_of(await post(api, files, task_id="e2e", task_index="1"), 422, "unsupported_method")
 
 
 async def test_another_models_prefix_names_both_sides(api: Api) -> None:

@@ -27,6 +27,7 @@ MAX_DESCRIPTION = 1000
 FILES = ("file", "adapter_config", "adapter_model")
 FIELDS = ("task_id", "activate", "description", "sha256", "task_index")
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
+INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)
 CONTENT_DIGEST = re.compile(r"\s*([a-z0-9*.-]+)=:([A-Za-z0-9+/=]*):\s*")
 
 
@@ -76,11 +77,7 @@ async def _upload(form: FormData, limit: int) -> Upload:
     description = _description(form)
     content = await _content(form)
     _check_size(content, limit)
-    if _field(form, "task_index") is not None:
-        raise InvalidRequest(
-            "This file holds one task only; leave task_index out.", param="task_index"
-        )
-    return Upload(task_id, content, activate, description)
+    return Upload(task_id, content, activate, description, task_index=_index(form))
 
 
 def _check_names(form: FormData) -> None:
@@ -135,6 +132,13 @@ def _flag(form: FormData, name: str) -> bool:
     if text not in (None, "true", "false"):
         raise InvalidRequest('This is "true" or "false".', param=name)
     return text != "false"
+
+
+def _index(form: FormData) -> int | None:
+    text = _field(form, "task_index")
+    if text is not None and not INDEX.fullmatch(text):
+        raise InvalidRequest("This is a number from 0.", param="task_index")
+    return None if text is None else int(text)
 
 
 def _description(form: FormData) -> str | None:

@@ -10,9 +10,9 @@ import asyncio
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import EngineError, ModelInfo
-from prefixmux_server.errors import EngineUnavailable, Relayed
+from prefixmux_server.errors import EngineUnavailable, InvalidRequest, Relayed
 from prefixmux_server.service.tenant import Tenant
-from prefixmux_server.service.upload import NativeFile, Upload
+from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
 from prefixmux_server.service.views import (
     TaskPage,
     TaskView,
@@ -104,12 +104,12 @@ class PrefixService:
     def _stage(self, tenant: str, upload: Upload, model: ModelInfo) -> PrefixFile:
         """The checks that need no forward; kept durably then, but visible to nobody."""
         shape = model_shape(model, self._max_prefix_tokens)
-        content = upload.content
-        if isinstance(content, NativeFile):
-            file = self._store.stage(tenant, content.data, shape=shape, digest=content.digest)
-        else:
-            data = from_peft(content.adapter_config, content.adapter_model, shape)
-            file = self._store.stage(tenant, data, shape=shape)
+        data, digest = _native(upload.content, shape)
+        if upload.task_index is not None:
+            raise InvalidRequest(
+                "The file holds one task; leave task_index out.", param="task_index"
+            )
+        file = self._store.stage(tenant, data, shape=shape, digest=digest)
         _check_positions(file, model)
         return file
 
@@ -133,6 +133,13 @@ class PrefixService:
 
     def _task(self, task: Task) -> TaskView:
         return task_view(task, None if task.active is None else self._version(task.active))
+
+
+def _native(content: NativeFile | PeftFiles, shape: ModelShape) -> tuple[bytes, str | None]:
+    """The native file, and the digest it has to have."""
+    if isinstance(content, NativeFile):
+        return content.data, content.digest
+    return from_peft(content.adapter_config, content.adapter_model, shape), None
 
 
 def model_shape(model: ModelInfo, max_prefix_tokens: int) -> ModelShape:

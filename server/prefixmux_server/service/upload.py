@@ -23,10 +23,11 @@ class PeftFiles:
 
 @dataclass(frozen=True)
 class Upload:
-    """`create_only`: refuse if the task exists."""
+    """`create_only`: refuse if the task exists. `task_index`: which task of a file of several."""
 
     task_id: str
     content: NativeFile | PeftFiles
     activate: bool = True
     description: str | None = None
     create_only: bool = False
+    task_index: int | None = None
