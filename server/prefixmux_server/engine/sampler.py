@@ -19,6 +19,11 @@ from torch import Tensor
 from prefixmux_server.engine.messages import SamplingParams
 
 _TOP_P_SHORTCUT = 512
+# Far below any temperature that leaves a choice, far above what a quotient cannot hold.
+_COLDEST = 1e-30
+# Below these a temperature is greedy and a penalty absolute; dividing by less gives inf and NaN.
+_LEAST_TEMPERATURE = 1e-30
+_LEAST_PENALTY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class Sampler:
         logits = self._process(logits, row)
         if row.params.temperature == 0:
             return int(logits.max(dim=-1).indices)
-        probabilities, ids = _truncate(logits / row.params.temperature, row.params)
+        temperature = max(row.params.temperature, _LEAST_TEMPERATURE)
+        probabilities, ids = _truncate((logits - logits.max()) / temperature, row.params)
         drawn = uniform(row.params.seed, 0, len(row.output))
         cumulative = probabilities.double().cumsum(0)
         index = int(torch.searchsorted(cumulative, drawn * float(cumulative[-1]), right=True))
@@ -71,21 +77,21 @@ class Sampler:
         """Bans and penalties; later also whatever else shapes a single row."""
         logits = logits.clone()
         if len(row.output) < row.params.min_new_tokens:
-            banned = sorted(self._eos | set(row.params.stop_token_ids))
+            ends = self._eos | set(row.params.stop_token_ids)
+            banned = sorted(token for token in ends if token < len(logits))
             logits[torch.tensor(banned, dtype=torch.long, device=logits.device)] = float("-inf")
         _penalise(logits, row)
-        return logits
+        return logits.clamp_(max=torch.finfo(logits.dtype).max)
 
 
 def _penalise(logits: Tensor, row: SamplingRow) -> None:
     """Repetition as in CTRL (prompt and output), frequency and presence as OpenAI (output)."""
     p, device = row.params, logits.device
     if p.repetition_penalty != 1:
+        penalty = max(p.repetition_penalty, _LEAST_PENALTY)
         seen = torch.tensor(sorted({*row.prompt, *row.output}), device=device)
         scores = logits[seen]
-        logits[seen] = torch.where(
-            scores < 0, scores * p.repetition_penalty, scores / p.repetition_penalty
-        )
+        logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
     if row.output and (p.frequency_penalty or p.presence_penalty):
         counts = Counter(row.output)
         made = torch.tensor(list(counts), device=device)
@@ -103,7 +109,8 @@ def _truncate(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
         probabilities, kept = _nucleus(probabilities, params.top_p)
         ids = ids[kept]
     if params.min_p > 0:
-        keep = probabilities >= params.min_p * probabilities.max()
+        # Asked this way round, the most likely token stays whatever rounding does.
+        keep = ~(probabilities < params.min_p * probabilities.max())
         probabilities, ids = probabilities[keep], ids[keep]
     return probabilities, ids
 
