@@ -129,7 +129,7 @@ def test_penalties() -> None:
 
 
 def test_noise_depends_on_seed_and_step_alone() -> None:
-    params = {"temperature": 1.5, "seed": 11}
+    params: dict[str, Any] = {"temperature": 1.5, "seed": 11}
     alone = [choose(output=(7,) * step, **params) for step in range(20)]
     assert alone == [choose(output=(7,) * step, **params) for step in range(20)]
     assert len(set(alone)) > 3

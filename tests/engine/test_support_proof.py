@@ -270,6 +270,13 @@ class TestFolders:
         weights.write_bytes(weights.read_bytes()[:size])
         assert "safetensors" in self.refused(folder)
 
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"version": "1.0", "model": 5}'])
+    def test_with_a_broken_tokenizer(self, llama: Path, tmp_path: Path, content: str) -> None:
+        """Then token ids are served, and no text."""
+        folder = self.broken(llama, tmp_path)
+        (folder / "tokenizer.json").write_text(content)
+        assert load_folder(folder).tokenizer is None
+
 
 def test_a_tied_embedding_is_not_missing(tmp_path: Path) -> None:
     folder = save_tiny(LlamaConfig(tie_word_embeddings=True, **GATED), tmp_path)
