@@ -19,8 +19,6 @@ from torch import Tensor
 from prefixmux_server.engine.messages import SamplingParams
 
 _TOP_P_SHORTCUT = 512
-# Far below any temperature that leaves a choice, far above what a quotient cannot hold.
-_COLDEST = 1e-30
 # Below these a temperature is greedy and a penalty absolute; dividing by less gives inf and NaN.
 _LEAST_TEMPERATURE = 1e-30
 _LEAST_PENALTY = 1e-6
