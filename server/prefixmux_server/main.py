@@ -30,6 +30,7 @@ from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
+from prefixmux_server.service.upkeep import collecting
 from prefixmux_server.settings import Settings, resolve
 from prefixmux_store.errors import StoreError
 from prefixmux_store.store import PrefixStore
@@ -92,7 +93,8 @@ async def _serve(
             if not await _started(engine, stopping):
                 return
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for
-            await stopping.wait()
+            async with collecting(store):
+                await stopping.wait()
             await lifecycle.idle(settings.drain_seconds)
             lifecycle.cut()
 

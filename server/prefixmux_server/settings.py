@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -58,6 +58,13 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     allow_anonymous: bool = False
     config: Path | None = None
+
+    @model_validator(mode="after")
+    def _every_row_advances(self) -> Self:
+        """A step runs one token of every row, whatever else it holds."""
+        if self.max_batch_tokens < self.max_batch_rows:
+            raise ValueError("max-batch-tokens must be at least max-batch-rows")
+        return self
 
     @property
     def engine(self) -> EngineSettings:

@@ -111,3 +111,9 @@ def test_the_engine_is_told_all_that_is_its_own() -> None:
         "max_prefix_tokens": 9,
     }
     assert vars(resolve(flags).engine) == flags
+
+
+def test_a_step_must_hold_a_token_of_every_row() -> None:
+    with pytest.raises(UsageError, match="max-batch-tokens must be at least max-batch-rows"):
+        resolve({**FLAGS, "max_batch_rows": 8, "max_batch_tokens": 7})
+    assert resolve({**FLAGS, "max_batch_rows": 8, "max_batch_tokens": 8}).max_batch_tokens == 8

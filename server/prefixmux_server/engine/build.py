@@ -99,9 +99,13 @@ class _Builder:
         executor = ThreadPoolExecutor(2, thread_name_prefix="prefix-loader")
         loader = PrefixLoader(source, executor, self.wake)
         pool = layout.capacity_tokens * loaded.spec.bytes_per_token(dtype)
-        host = self.settings.prefix_host_bytes or free_bytes(torch.device("cpu")) // 10
-        on_device = self.settings.prefix_device_bytes or pool // 2
-        return Residency(layout, loader, host_bytes=host, device_bytes=on_device)
+        host, on_device = self.settings.prefix_host_bytes, self.settings.prefix_device_bytes
+        return Residency(
+            layout,
+            loader,
+            host_bytes=free_bytes(torch.device("cpu")) // 10 if host is None else host,
+            device_bytes=pool // 2 if on_device is None else on_device,
+        )
 
     def _info(self, folder: Path, loaded: LoadedModel, capacity: int) -> ModelInfo:
         spec = loaded.spec

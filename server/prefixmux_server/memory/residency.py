@@ -179,11 +179,17 @@ class Residency:
     def _make_host_room(self, size: int) -> bool:
         """Evict idle prefixes, oldest first, or nothing at all where that does not suffice."""
         missing = self.host_bytes + size - self._host_budget
-        idle = [key for key, e in self._entries.items() if not e.pins and e.kv is not None]
-        if missing > sum(self._entries[key].size for key in idle):
+        chosen: list[PrefixKey] = []
+        for key, entry in self._entries.items():
+            if missing <= 0:
+                break
+            if not entry.pins and entry.kv is not None:
+                chosen.append(key)
+                missing -= entry.size
+        if missing > 0:
             return False
-        while self.host_bytes + size > self._host_budget:
-            self._evict(idle.pop(0))
+        for key in chosen:
+            self._evict(key)
         return True
 
     def _place(self, kv: PrefixKV) -> Placement | None:

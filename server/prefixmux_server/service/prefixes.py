@@ -10,6 +10,7 @@ import asyncio
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import EngineError, ModelInfo
+from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.errors import EngineUnavailable, InvalidRequest, Relayed
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
@@ -26,7 +27,7 @@ from prefixmux_store.errors import InvalidPrefix
 from prefixmux_store.format import PrefixFile
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.types import Task, Version
-from prefixmux_store.validate import ModelShape, SiteShape
+from prefixmux_store.validate import ModelShape
 
 
 class PrefixService:
@@ -140,26 +141,6 @@ def _native(content: NativeFile | PeftFiles, shape: ModelShape) -> tuple[bytes, 
     if isinstance(content, NativeFile):
         return content.data, content.digest
     return from_peft(content.adapter_config, content.adapter_model, shape), None
-
-
-def model_shape(model: ModelInfo, max_prefix_tokens: int) -> ModelShape:
-    """The resident model as the store's checks see it."""
-    return ModelShape(
-        architecture=model.architecture,
-        family=model.family,
-        layers=model.layers,
-        kv_heads=model.kv_heads,
-        head_dim=model.head_dim,
-        hidden=model.hidden,
-        vocabulary=model.vocabulary,
-        fingerprint=model.fingerprint,
-        methods=model.methods,
-        sites={
-            site.site: SiteShape(site.layers, site.kv_heads, site.k_dim, site.v_dim)
-            for site in model.sites
-        },
-        max_prefix_tokens=max_prefix_tokens,
-    )
 
 
 def _check_positions(file: PrefixFile, model: ModelInfo) -> None:
