@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.engines import Answers, DictSource, answer
+from support.engines import Answers, DictSource, InlineExecutor, answer
 from support.tiny import Tiny, ask
 
+from prefixmux_server.engine.build import assemble
+from prefixmux_server.engine.scheduler import Limits
+from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import State
-from prefixmux_server.memory.select import LayoutName
+from prefixmux_server.memory.residency import Residency, State
+from prefixmux_server.memory.select import LayoutName, make_layout
 
 # One request with one prefix of 10 to 14 tokens, and nothing beside it.
 TIGHT: dict[LayoutName, int] = {"rows": 64, "slots": 40}
@@ -199,3 +202,32 @@ def test_a_prefix_is_never_written_to(tiny: Tiny, layout: LayoutName) -> None:
     assert torch.equal(source.prefixes[PrefixKey("default", "a")].sites["decoder"], kept)
     late = ask("late", "a")
     assert answer(parts.engine, [late]).tokens["late"] == tiny.expected(source, late)
+
+
+def test_a_prefix_without_tokens_changes_nothing(tiny: Tiny, layout: LayoutName) -> None:
+    source = tiny.source(a=10)
+    source.add("none", tiny.prefix(0))
+    parts = tiny.engine(layout, source=source)
+    chains = [("none",), ("none", "a"), ("a", "none"), ("none", "none")]
+    requests = [ask("-".join(chain), *chain, seed=4) for chain in chains]
+    answers = answer(parts.engine, requests)
+    for request in requests:
+        bare = ask("bare", *["a"] * ("a" in request.prefixes), seed=4)
+        assert answers.tokens[request.id] == tiny.expected(source, bare), request.id
+
+
+def test_memory_that_was_never_written_is_not_read(tiny: Tiny, layout: LayoutName) -> None:
+    """As the server runs it: nothing is filled with NaN, and old content stays where it was."""
+    source = tiny.source(a=10, b=40)
+    loaded = tiny.loaded
+    for poison in (False, True):
+        memory = make_layout(
+            layout, loaded.spec, 512, torch.float32, torch.device("cpu"), poison=poison
+        )
+        loader = PrefixLoader(source, InlineExecutor(), lambda: None)
+        residency = Residency(memory, loader, host_bytes=1 << 20, device_bytes=1 << 20)
+        engine = assemble(loaded, memory, residency, Limits(8, 16, loaded.context))
+        requests = [ask(f"{n}", *(["a"], ["b"], [])[n % 3], tokens=1 + n) for n in range(20)]
+        answers = answer(engine, requests)
+        for request in requests:
+            assert answers.tokens[request.id] == tiny.expected(source, request), request.id
