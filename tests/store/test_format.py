@@ -113,6 +113,7 @@ def test_offsets_default_to_the_length_at_the_decoder_only() -> None:
     three = {"decoder": kv(5), "encoder": kv(2), "cross": kv(4)}
     plain = parse(encode(three, PrefixMeta()))
     assert [plain.offset(site) for site in ("decoder", "encoder", "cross")] == [5, 0, 0]
+    assert parse(encode({"encoder": kv(2)}, PrefixMeta())).offset("decoder") == 0
     unshifted = parse(encode(three, PrefixMeta(position_offset={"decoder": 0})))
     assert [unshifted.offset(site) for site in ("decoder", "encoder", "cross")] == [0, 0, 0]
 
@@ -134,6 +135,18 @@ def test_strange_but_finite_values_are_fine() -> None:
     values = np.array([0.0, -0.0, 1e-45, -1e-40, 1e4, -1e4, 500.0, 6e-8] * 12, "<f4")
     data = box({"decoder": entry([2, 2, 3, 2, 4], [0, 384])}, values.tobytes())
     assert parse(data).tokens == 3
+
+
+@pytest.mark.parametrize("place", [0, 1_200_000, -1])
+def test_large_tensors_are_checked_to_their_ends(place: int) -> None:
+    """Longer than what is looked at in one piece."""
+    shape = (4, 2, 600, 8, 64)
+    values = np.ones(shape, "<f4")
+    values.reshape(-1)[place] = np.nan
+    data = box({"decoder": entry(list(shape), [0, values.nbytes])}, values.tobytes())
+    with pytest.raises(InvalidPrefix) as caught:
+        parse(data)
+    assert caught.value.reason == "non_finite"
 
 
 def test_a_header_that_begins_like_a_pickle_is_no_pickle() -> None:
