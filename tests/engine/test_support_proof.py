@@ -37,6 +37,31 @@ COMMON = {"vocab_size": 97, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id"
 WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 GATED = {"intermediate_size": 64, "max_position_embeddings": 256, **WIDTHS, **COMMON}
 SMALL_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+# Short factors until some row of the batch is far, then long ones for all of them.
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0] * 4,
+    "original_max_position_embeddings": 64,
+}
+OTHER_ROPES = (
+    {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+    {
+        "rope_type": "llama3",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+)
 SMALL_BART = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2}
 
 REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
@@ -62,6 +87,10 @@ REFUSED: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {
     "gemma2": (
         lambda: Gemma2Config(num_key_value_heads=2, head_dim=8, **GATED),
         "softcap",
+    ),
+    "positions that depend on the other rows": (
+        lambda: LlamaConfig(num_key_value_heads=2, rope_parameters=LONG_ROPE, **GATED),
+        "other logits",
     ),
     "t5": (lambda: T5Config(**SMALL_T5, **COMMON), "encoder-decoder"),
     "bart": (lambda: BartConfig(**SMALL_BART, **COMMON), "encoder-decoder"),
@@ -276,6 +305,20 @@ class TestFolders:
         folder = self.broken(llama, tmp_path)
         (folder / "tokenizer.json").write_text(content)
         assert load_folder(folder).tokenizer is None
+
+
+@pytest.mark.parametrize("rope", OTHER_ROPES, ids=lambda rope: str(rope["rope_type"]))
+def test_scaled_positions_are_served(
+    rope: dict[str, Any], layout: LayoutName, tmp_path: Path
+) -> None:
+    """A row's positions are its own, however far another one is."""
+    config = LlamaConfig(num_key_value_heads=2, rope_parameters=rope, **GATED)
+    folder = save_tiny(config, tmp_path)
+    requests = [ask("short", tokens=9, new=12), ask("far", tokens=200, new=12)]
+    answers = answer(make_engine(load_folder(folder), layout).engine, requests)
+    for request in requests:
+        wanted = greedy(load_reference(folder), request.input_ids, 12)
+        assert answers.tokens[request.id] == wanted
 
 
 def test_a_tied_embedding_is_not_missing(tmp_path: Path) -> None:

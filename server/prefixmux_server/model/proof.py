@@ -1,8 +1,9 @@
 """The proof at load time: our ragged steps against the model's own eager forward and cache.
 
-That every layer calls our attention says nothing of biases, caps or positions. So two rows, one
-behind a random prefix, run through our layout in chunks and together; the model itself, with its
-own attention and a `DynamicCache`, must give the same logits. What is proven is served.
+That every layer calls our attention says nothing of biases, caps or positions. So three rows, two
+behind random prefixes and one of those at the end of the context, run through our layout in chunks
+and together; the model itself, with its own attention and a `DynamicCache`, must give the same
+logits for each alone. What is proven is served.
 """
 
 from __future__ import annotations
@@ -55,17 +56,24 @@ class Proof:
 
 
 def _trials(module: PreTrainedModel, spec: SiteSpec) -> list[_Trial]:
+    """The last one is far: some models scale every row's positions by the farthest of the batch."""
     generator = torch.Generator().manual_seed(0)
-    vocabulary = int(module.config.get_text_config().vocab_size)
+    config = module.config.get_text_config()
+    vocabulary = int(config.vocab_size)
+    context = getattr(config, "max_position_embeddings", None)
 
-    def trial(prefix_tokens: int, tokens: int) -> _Trial:
+    def trial(prefix_tokens: int, tokens: int, offset: int | None = None) -> _Trial:
         ids = torch.randint(vocabulary, (tokens,), generator=generator).tolist()
         shape = (spec.layers, 2, prefix_tokens, spec.kv_heads, spec.k_dim)
         kv = torch.randn(shape, generator=generator).to(module.dtype)
         key = PrefixKey("", f"trial-{prefix_tokens}")
-        return _Trial(tuple(ids), PrefixKV(key, {DECODER: kv}, {DECODER: prefix_tokens}))
+        shift = prefix_tokens if offset is None else offset
+        return _Trial(tuple(ids), PrefixKV(key, {DECODER: kv}, {DECODER: shift}))
 
-    return [trial(0, 5), trial(_PREFIX_TOKENS, 4)]
+    trials = [trial(0, 5), trial(_PREFIX_TOKENS, 4)]
+    if context is not None and context >= 4:
+        trials.append(trial(2, 4, offset=int(context) - 4))
+    return trials
 
 
 @torch.inference_mode()
