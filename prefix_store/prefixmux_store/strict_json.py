@@ -35,8 +35,8 @@ def loads(raw: bytes) -> object:
 
 
 def dumps(value: object) -> str:
-    """Canonical: sorted keys, no blanks, ASCII only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Canonical: sorted keys, no blanks, ASCII only. What `loads` refuses is for it to refuse."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

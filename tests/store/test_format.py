@@ -175,9 +175,10 @@ def test_encode_never_makes_what_parse_refuses() -> None:
     bad = RawTensor("F32", (1, 2, 1, 1, 1), memoryview(np.full(2, np.nan, "<f4").tobytes()))
     with pytest.raises(InvalidPrefix, match="NaN"):
         encode({"decoder": bad}, PrefixMeta())
-    with pytest.raises(InvalidPrefix) as caught:
-        encode({"decoder": kv()}, PrefixMeta(provenance={"note": "x" * 5000}))
-    assert caught.value.reason == "metadata"
+    for value in ("x" * 5000, float("nan"), float("-inf"), "\ud800"):
+        with pytest.raises(InvalidPrefix) as caught:
+            encode({"decoder": kv()}, PrefixMeta(provenance={"note": value}))
+        assert caught.value.reason == "metadata"
 
 
 def agrees_with_safetensors(data: bytes) -> PrefixFile | None:
