@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.models import FAMILIES, load_folder, save_tiny
 from support.reference import load_reference
@@ -11,10 +13,14 @@ from prefixmux_server.memory.select import LayoutName
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Grouped query heads, rotary positions: what most models have."""
-    folder = save_tiny(FAMILIES["llama"](), tmp_path_factory.mktemp("llama"))
-    return Tiny(load_folder(folder), load_reference(folder))
+    return save_tiny(FAMILIES["llama"](), tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tiny(llama: Path) -> Tiny:
+    return Tiny(load_folder(llama), load_reference(llama))
 
 
 @pytest.fixture(params=LAYOUTS)

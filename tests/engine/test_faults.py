@@ -6,98 +6,19 @@ from math import ceil, log2
 
 import pytest
 import torch
-from support.engines import Answers, EngineParts, HeldExecutor, answer, submit
+from support.checks import check_texts, error_code
+from support.engines import answer, submit
 from support.faults import NaNFor, Passes, RaisesFor
 from support.tiny import Tiny, ask
 
 from prefixmux_server.engine.messages import Submit
-from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import State
 from prefixmux_server.memory.select import LayoutName
-
-
-def error_code(answers: Answers, request_id: str) -> str:
-    finished = answers.finished[request_id]
-    assert finished.reason is None
-    assert finished.error is not None
-    assert finished.error.message
-    return finished.error.code
-
-
-def check_neighbours(
-    tiny: Tiny, parts: EngineParts, answers: Answers, requests: list[Submit]
-) -> None:
-    for request in requests:
-        assert answers.tokens[request.id] == tiny.expected(parts.source, request), request.id
-        assert answers.finished[request.id].reason == "length"
 
 
 def crowd(count: int, *, new: int = 8) -> list[Submit]:
     """Neighbours of all kinds: bare, behind a prefix, with long and short prompts."""
     chains: list[tuple[str, ...]] = [(), ("a",), ("b",), ("a", "b")]
     return [ask(f"n{n}", *chains[n % 4], tokens=1 + 3 * n, new=new) for n in range(count)]
-
-
-class TestPrefixThatCannotBeLoaded:
-    def test_fails_alone_and_never_as_the_bare_model(self, tiny: Tiny, layout: LayoutName) -> None:
-        parts = tiny.engine(layout, source=tiny.source(a=10, b=4))
-        others = crowd(4)
-        answers = answer(parts.engine, [ask("lost", "missing"), *others])
-        assert error_code(answers, "lost") == "prefix_unavailable"
-        assert "lost" not in answers.tokens
-        assert answers.finished["lost"].prefixes == ()
-        check_neighbours(tiny, parts, answers, others)
-
-    def test_one_missing_of_two_fails_the_request(self, tiny: Tiny, layout: LayoutName) -> None:
-        parts = tiny.engine(layout, source=tiny.source(a=10))
-        requests = [ask("first", "missing", "a"), ask("second", "a", "missing"), ask("fine", "a")]
-        answers = answer(parts.engine, requests)
-        assert error_code(answers, "first") == error_code(answers, "second") == "prefix_unavailable"
-        check_neighbours(tiny, parts, answers, requests[2:])
-
-    def test_is_loaded_again_for_a_later_request(self, tiny: Tiny, layout: LayoutName) -> None:
-        parts = tiny.engine(layout)
-        assert error_code(answer(parts.engine, [ask("one", "late")]), "one") == "prefix_unavailable"
-        parts.source.add("late", tiny.prefix(5))
-        again = ask("two", "late")
-        check_neighbours(tiny, parts, answer(parts.engine, [again]), [again])
-        assert len(parts.source.loads) == 2
-
-    def test_all_who_waited_for_it_hear_of_it(self, tiny: Tiny, layout: LayoutName) -> None:
-        held = HeldExecutor()
-        parts = tiny.engine(layout, executor=held)
-        answers = Answers()
-        for number in range(5):
-            parts.engine.submit(ask(f"{number}", "missing"))
-        assert not answers.step(parts.engine)
-        held.run_all()
-        answers.run(parts.engine)
-        assert {error_code(answers, f"{n}") for n in range(5)} == {"prefix_unavailable"}
-        assert parts.residency.state(PrefixKey("default", "missing")) is None
-
-    def test_whoever_waits_may_leave_before_the_load_fails(
-        self, tiny: Tiny, layout: LayoutName
-    ) -> None:
-        held = HeldExecutor()
-        parts = tiny.engine(layout, executor=held)
-        parts.engine.submit(ask("gone", "missing"))
-        parts.engine.abort("gone")
-        assert parts.residency.state(PrefixKey("default", "missing")) is State.LOADING
-        held.run_all()
-        parts.engine.step()
-        parts.engine.check_integrity()
-        assert parts.residency.state(PrefixKey("default", "missing")) is None
-        assert not parts.engine.has_work
-
-    def test_a_load_that_dies_of_anything(self, tiny: Tiny, layout: LayoutName) -> None:
-        """Also of what is no PrefixLoadError, or of a source that hands out another's prefix."""
-        parts = tiny.engine(layout, source=tiny.source(a=10, b=4))
-        a, b = PrefixKey("default", "a"), PrefixKey("default", "b")
-        swapped = parts.source.prefixes[b]
-        parts.source.prefixes[a] = swapped
-        answers = answer(parts.engine, [ask("wrong", "a"), ask("right", "b")])
-        assert error_code(answers, "wrong") == "prefix_unavailable"
-        check_neighbours(tiny, parts, answers, [ask("right", "b")])
 
 
 class TestNonFiniteOutput:
@@ -115,7 +36,7 @@ class TestNonFiniteOutput:
         answers = answer(parts.engine, requests)
         assert error_code(answers, "ill") == "non_finite_output"
         assert answers.finished["ill"].prefixes == ("poison",)
-        check_neighbours(tiny, parts, answers, others)
+        check_texts(tiny, parts, answers, others)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     @pytest.mark.parametrize("step", [0, 3])
@@ -129,7 +50,7 @@ class TestNonFiniteOutput:
         answers = answer(parts.engine, [*others[:3], ill, *others[3:]])
         assert error_code(answers, "ill") == "non_finite_output"
         assert answers.tokens.get("ill", []) == tiny.expected(parts.source, ill)[:step]
-        check_neighbours(tiny, parts, answers, others)
+        check_texts(tiny, parts, answers, others)
 
     def test_a_banned_token_is_no_fault(self, tiny: Tiny, layout: LayoutName) -> None:
         """-inf is how a model bans a token."""
@@ -145,7 +66,7 @@ class TestNonFiniteOutput:
             ill = answer(parts.engine, [ask("ill", "poison", tokens=30)])
             assert error_code(ill, "ill") == "non_finite_output"
             fine = ask(f"{turn}", "a", tokens=30, new=20)
-            check_neighbours(tiny, parts, answer(parts.engine, [fine]), [fine])
+            check_texts(tiny, parts, answer(parts.engine, [fine]), [fine])
 
 
 class TestExceptionInAForwardPass:
@@ -161,7 +82,7 @@ class TestExceptionInAForwardPass:
         answers = answer(parts.engine, [*others[:half], ill, *others[half:]])
         assert error_code(answers, "ill") == "internal_error"
         assert answers.tokens["ill"] == tiny.expected(parts.source, ill)[:2]
-        check_neighbours(tiny, parts, answers, others)
+        check_texts(tiny, parts, answers, others)
         extra = len(faults.seen) - len(answers.records)
         assert extra <= 2 * ceil(log2(neighbours + 1)) + 1
 
@@ -169,7 +90,7 @@ class TestExceptionInAForwardPass:
         faults = RaisesFor({"n2"}, healthy=1, times=1)
         parts = tiny.engine(layout, source=tiny.source(a=10, b=4), failpoints=faults)
         others = crowd(5)
-        check_neighbours(tiny, parts, answer(parts.engine, others), others)
+        check_texts(tiny, parts, answer(parts.engine, others), others)
 
     def test_several_culprits(self, tiny: Tiny, layout: LayoutName) -> None:
         faults = RaisesFor({"n1", "n4", "n5"}, healthy=3)
@@ -178,7 +99,7 @@ class TestExceptionInAForwardPass:
         answers = answer(parts.engine, requests)
         assert [error_code(answers, i) for i in ("n1", "n4", "n5")] == ["internal_error"] * 3
         fine = [request for request in requests if request.id not in faults.culprits]
-        check_neighbours(tiny, parts, answers, fine)
+        check_texts(tiny, parts, answers, fine)
 
     @pytest.mark.parametrize("times", [1, None])
     def test_in_the_middle_of_a_prompt_in_chunks(
@@ -190,11 +111,11 @@ class TestExceptionInAForwardPass:
         others = crowd(4, new=24)
         long = ask("long", "a", tokens=50)
         answers = answer(parts.engine, [*others, long])
-        check_neighbours(tiny, parts, answers, others)
+        check_texts(tiny, parts, answers, others)
         if times is None:
             assert error_code(answers, "long") == "internal_error"
         else:
-            check_neighbours(tiny, parts, answers, [long])
+            check_texts(tiny, parts, answers, [long])
 
     def test_a_token_outside_the_vocabulary(self, tiny: Tiny, layout: LayoutName) -> None:
         parts = tiny.engine(layout, source=tiny.source(a=10, b=4))
@@ -202,7 +123,7 @@ class TestExceptionInAForwardPass:
         ill = submit("ill", [5, 10_000, 6], max_new_tokens=4)
         answers = answer(parts.engine, [*others, ill])
         assert error_code(answers, "ill") == "internal_error"
-        check_neighbours(tiny, parts, answers, others)
+        check_texts(tiny, parts, answers, others)
 
     def test_messages_quote_nothing(self, tiny: Tiny, layout: LayoutName) -> None:
         parts = tiny.engine(layout, failpoints=RaisesFor({"ill"}))
@@ -216,7 +137,7 @@ class TestExceptionInAForwardPass:
         for _ in range(3):
             answer(parts.engine, [ask("ill", "a", tokens=90)])
             whole = ask("whole", tokens=120, new=9)
-            check_neighbours(tiny, parts, answer(parts.engine, [whole]), [whole])
+            check_texts(tiny, parts, answer(parts.engine, [whole]), [whole])
 
 
 def test_without_faults_a_step_is_one_pass(tiny: Tiny, layout: LayoutName) -> None:

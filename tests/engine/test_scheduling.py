@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from support.engines import Answers, EngineParts, HeldExecutor, answer
+from support.checks import check_texts, started
+from support.engines import Answers, HeldExecutor, answer
 from support.tiny import Tiny, ask
 
-from prefixmux_server.engine.messages import RowRecord, Submit
+from prefixmux_server.engine.messages import RowRecord
 from prefixmux_server.memory.select import LayoutName
-
-
-def check(tiny: Tiny, parts: EngineParts, answers: Answers, requests: list[Submit]) -> None:
-    for request in requests:
-        assert answers.tokens[request.id] == tiny.expected(parts.source, request), request.id
-
-
-def started(answers: Answers) -> list[str]:
-    """Requests in the order of their first step."""
-    return list(dict.fromkeys(row.id for record in answers.records for row in record.rows))
 
 
 class TestBudgets:
@@ -28,7 +19,7 @@ class TestBudgets:
         parts = tiny.engine(layout, source=tiny.source(a=10), rows=rows, tokens=tokens)
         requests = [ask(f"{n}", *["a"][: n % 2], tokens=1 + 4 * n, new=1 + n) for n in range(10)]
         answers = answer(parts.engine, requests)
-        check(tiny, parts, answers, requests)
+        check_texts(tiny, parts, answers, requests)
         for record in answers.records:
             assert 0 < sum(row.tokens for row in record.rows) <= tokens
             assert len(record.rows) <= rows
@@ -47,7 +38,7 @@ class TestBudgets:
         parts.engine.submit(long)
         done = len(answers.records)
         answers.run(parts.engine)
-        check(tiny, parts, answers, [*decoding, long])
+        check_texts(tiny, parts, answers, [*decoding, long])
         chunks = [
             record
             for record in answers.records[done:]
@@ -63,14 +54,14 @@ class TestBudgets:
     ) -> None:
         parts = tiny.engine(layout, rows=8, tokens=3)
         requests = [ask(f"{n}", tokens=4, new=6) for n in range(8)]
-        check(tiny, parts, answer(parts.engine, requests), requests)
+        check_texts(tiny, parts, answer(parts.engine, requests), requests)
 
     def test_a_prompt_cut_into_single_tokens(self, tiny: Tiny, layout: LayoutName) -> None:
         """A chunk of one token is no decode: it gives no logits."""
         parts = tiny.engine(layout, source=tiny.source(a=10), tokens=1)
         request = ask("one", "a", tokens=12, new=4)
         answers = answer(parts.engine, [request])
-        check(tiny, parts, answers, [request])
+        check_texts(tiny, parts, answers, [request])
         assert [r.rows[0].phase for r in answers.records] == ["prefill"] * 12 + ["decode"] * 3
 
 
@@ -84,11 +75,11 @@ class TestLoading:
         answers = Answers()
         while answers.step(parts.engine):
             assert "slow" not in answers.tokens
-        check(tiny, parts, answers, bare)
+        check_texts(tiny, parts, answers, bare)
         assert parts.engine.has_work
         held.run_all()
         answers.run(parts.engine)
-        check(tiny, parts, answers, [slow])
+        check_texts(tiny, parts, answers, [slow])
 
     def test_starts_at_arrival_and_once_for_all(self, tiny: Tiny, layout: LayoutName) -> None:
         held = HeldExecutor()
@@ -110,90 +101,7 @@ class TestLoading:
             parts.engine.submit(request)
         assert len(held.held) == 1
         held.run_all()
-        check(tiny, parts, Answers().run(parts.engine), requests)
-
-
-class TestShortMemory:
-    def test_a_large_request_is_not_starved_by_small_ones(
-        self, tiny: Tiny, layout: LayoutName
-    ) -> None:
-        """While it waits for room nobody overtakes it, however many come."""
-        parts = tiny.engine(layout, capacity=256)
-        answers = Answers()
-        small = [ask(f"small{n}", tokens=4, new=20) for n in range(2)]
-        for request in small:
-            parts.engine.submit(request)
-        answers.step(parts.engine)
-        large = ask("large", tokens=230, new=20)
-        parts.engine.submit(large)
-        for number in range(2, 40):
-            small.append(ask(f"small{number}", tokens=4, new=20))
-            parts.engine.submit(small[-1])
-            answers.step(parts.engine)
-        answers.run(parts.engine)
-        check(tiny, parts, answers, [large, *small])
-        assert started(answers)[:3] == ["small0", "small1", "large"]
-
-    def test_host_memory_for_one_prefix_only(self, tiny: Tiny, layout: LayoutName) -> None:
-        source = tiny.source(a=10, b=10, c=10)
-        parts = tiny.engine(layout, source=source, host_bytes=tiny.bytes_of(10))
-        requests = [ask(f"{n}", "abc"[n % 3], new=3) for n in range(9)]
-        answers = answer(parts.engine, requests)
-        check(tiny, parts, answers, requests)
-        assert started(answers) == [request.id for request in requests]
-
-    def test_an_urgent_request_gets_the_memory_that_a_waiting_one_holds(
-        self, tiny: Tiny, layout: LayoutName
-    ) -> None:
-        """Host memory holds one prefix, which a waiting request has pinned: no deadlock."""
-        source = tiny.source(a=10, b=10)
-        parts = tiny.engine(layout, source=source, host_bytes=tiny.bytes_of(10), rows=1)
-        running, waiting = ask("running", new=4), ask("waiting", "a")
-        answers = Answers()
-        parts.engine.submit(running)
-        answers.step(parts.engine)
-        parts.engine.submit(waiting)
-        urgent = ask("urgent", "b", priority=1)
-        parts.engine.submit(urgent)
-        answers.run(parts.engine)
-        check(tiny, parts, answers, [running, waiting, urgent])
-        assert started(answers) == ["running", "urgent", "waiting"]
-
-    def test_an_urgent_request_while_the_other_s_prefix_is_loading(
-        self, tiny: Tiny, layout: LayoutName
-    ) -> None:
-        held = HeldExecutor()
-        source = tiny.source(a=10, b=10)
-        parts = tiny.engine(layout, source=source, host_bytes=tiny.bytes_of(10), executor=held)
-        requests = [ask("calm", "a"), ask("urgent", "b", priority=1)]
-        answers = Answers()
-        for request in requests:
-            parts.engine.submit(request)
-            answers.step(parts.engine)
-        while parts.engine.has_work:
-            held.run_all()
-            assert answers.step(parts.engine) or held.held, "nothing can ever happen again"
-        check(tiny, parts, answers, requests)
-
-    def test_two_prefixes_that_only_fit_one_at_a_time(self, tiny: Tiny, layout: LayoutName) -> None:
-        """A request that can never be served is refused; who waits behind it goes on."""
-        source = tiny.source(a=10, b=10)
-        parts = tiny.engine(layout, source=source, host_bytes=tiny.bytes_of(15))
-        requests = [ask("both", "a", "b"), ask("behind", "b"), ask("bare")]
-        answers = answer(parts.engine, requests)
-        error = answers.finished["both"].error
-        assert error is not None
-        assert error.code == "prefix_unavailable"
-        check(tiny, parts, answers, requests[1:])
-
-    def test_the_same_prefix_twice_counts_once_in_the_budget(
-        self, tiny: Tiny, layout: LayoutName
-    ) -> None:
-        source = tiny.source(a=10)
-        budget = tiny.bytes_of(10)
-        parts = tiny.engine(layout, source=source, host_bytes=budget, device_bytes=budget)
-        request = ask("twice", "a", "a")
-        check(tiny, parts, answer(parts.engine, [request]), [request])
+        check_texts(tiny, parts, Answers().run(parts.engine), requests)
 
 
 class TestPriority:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 from support.eager import eager
-from support.tiny import LAYOUTS
 from torch import Tensor
 
 from prefixmux_server.attention.base import StepPlan
@@ -149,12 +148,6 @@ def random_rows(seed: int) -> list[Row]:
         count = rng.choice([0, 1, 1, 1, 2, 3, rng.randrange(1, 40)])
         rows.append(Row(rng.choice([0, 1, 2, 63, 64, rng.randrange(300)]), count, number))
     return rows if any(row.count for row in rows) else [*rows, Row(5, 1, 99)]
-
-
-@pytest.fixture(params=LAYOUTS)
-def name(request: pytest.FixtureRequest) -> LayoutName:
-    chosen: LayoutName = request.param
-    return chosen
 
 
 def check(name: LayoutName, rows: Sequence[Row], shape: Shape) -> None:
