@@ -61,10 +61,10 @@ def layout(request: pytest.FixtureRequest) -> LayoutName:
     return name
 
 
-def _mix(pool: Pool, layout: LayoutName, batches: int) -> tuple[int, int]:
+def _mix(pool: Pool, layout: LayoutName, batches: int, first: int = 0) -> tuple[int, int]:
     """Tokens compared, and tokens that close calls left out."""
     compared = made = 0
-    for number in range(batches):
+    for number in range(first, first + batches):
         rng = random.Random(f"{pool.loaded.architecture} {layout} {number}")
         mix = Mix(pool, layout, rng, requests=rng.randrange(6, 25)).run()
         compared += mix.check()
@@ -96,6 +96,13 @@ def test_alone(pool: Pool, layout: LayoutName) -> None:
 def test_random_mixed_batches(pool: Pool, layout: LayoutName) -> None:
     compared, left_out = _mix(pool, layout, BATCHES)
     assert compared > 80 * BATCHES
+    assert left_out < compared / 20
+
+
+@pytest.mark.long
+def test_many_more_batches(pool: Pool, layout: LayoutName) -> None:
+    compared, left_out = _mix(pool, layout, 5 * BATCHES, first=BATCHES)
+    assert compared > 80 * 5 * BATCHES
     assert left_out < compared / 20
 
 

@@ -41,7 +41,9 @@ class Churn:
             self.live.append(name)
 
     def turn(self) -> None:
-        """One random change."""
+        """One random change; none any more once every token is some version's own."""
+        if RESERVED + len(self.says) >= VOCABULARY:
+            return
         (action,) = self.rng.choices(
             [self._update, self._revive, self._switch, self._drop, self._delete, self._collect],
             [4, 2, 4, 1, 2, 2],
@@ -65,13 +67,12 @@ class Churn:
 
     def _upload(self, name: Name, *, activate: bool) -> None:
         token = RESERVED + len(self.says)
-        if token < VOCABULARY:
-            data = self.codes.prefix(token, 1 + token % LONGEST)
-            staged = self.store.stage(name[0], data, shape=self.shape)
-            _, created = self.store.commit(*name, staged, activate=activate)
-            assert created
-            self.says[staged.digest] = token
-            self.done["uploads"] += 1
+        data = self.codes.prefix(token, 1 + token % LONGEST)
+        staged = self.store.stage(name[0], data, shape=self.shape)
+        _, created = self.store.commit(*name, staged, activate=activate)
+        assert created
+        self.says[staged.digest] = token
+        self.done["uploads"] += 1
 
     def _switch(self) -> None:
         name = self.rng.choice(self.live[:_BUSY])
