@@ -27,11 +27,19 @@ def test_prompts_are_what_the_model_card_says() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_an_exercise_says_nothing_that_its_text_does_not(seed: int) -> None:
+def test_an_exercise_says_nothing_that_its_text_and_the_names_do_not(seed: int) -> None:
     text = "The Vaults pub near Café Adriatic has a 5 star rating ."
-    given, wanted = exercise(text, Random(seed)).split(SEPARATOR)
-    letters = set(text) | set(text.upper()) | set("=|:;()_0123456789")
+    names = ["oak", "elm"]
+    given, wanted = exercise(text, names, Random(seed)).split(SEPARATOR)
+    letters = set(text + "".join(names)) | set(text.upper()) | set("=|:;()_0123456789")
     assert set(given) | set(wanted) <= letters
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_names_can_be_had_from_the_given_side(seed: int) -> None:
+    given, wanted = exercise("a b c d e f g h", ["oak", "elm"], Random(seed)).split(SEPARATOR)
+    for name in ("oak", "elm"):
+        assert name not in wanted or name in given
 
 
 def test_only_answers_are_counted() -> None:
