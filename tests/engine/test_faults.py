@@ -146,3 +146,13 @@ def test_without_faults_a_step_is_one_pass(tiny: Tiny, layout: LayoutName) -> No
     answers = answer(parts.engine, crowd(9))
     assert len(passes.seen) == len(answers.records)
     assert [set(ids) for ids in passes.seen] == [{r.id for r in s.rows} for s in answers.records]
+
+
+def test_a_choice_that_raises_fails_alone(tiny: Tiny, layout: LayoutName) -> None:
+    """No client can send such a seed; whatever else raises there must end one request only."""
+    parts = tiny.engine(layout, source=tiny.source(a=10, b=4))
+    others = crowd(5)
+    ill = submit("ill", [3, 4], prefixes=["a"], temperature=1.0, seed=-1)
+    answers = answer(parts.engine, [*others[:2], ill, *others[2:]])
+    assert error_code(answers, "ill") == "internal_error"
+    check_texts(tiny, parts, answers, others)

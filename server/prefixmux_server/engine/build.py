@@ -24,6 +24,7 @@ from prefixmux_server.engine.messages import (
     TokenizerInfo,
 )
 from prefixmux_server.engine.queue import FirstComeQueue
+from prefixmux_server.engine.sampler import Sampler
 from prefixmux_server.engine.scheduler import Limits, Scheduler
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.memory.layout import KVLayout, SiteSpec
@@ -143,12 +144,9 @@ def assemble(
 ) -> Engine:
     """An engine over parts that are ready; it owns them from now on."""
     scheduler = Scheduler(FirstComeQueue(), layout, residency, limits, clock)
-    return Engine(
-        scheduler,
-        Forward(loaded.model, layout, failpoints or Failpoints()),
-        frozenset(loaded.eos_token_ids),
-        clock=clock,
-    )
+    eos = frozenset(loaded.eos_token_ids)
+    forward = Forward(loaded.model, layout, Sampler(eos), failpoints or Failpoints())
+    return Engine(scheduler, forward, eos, clock=clock)
 
 
 def _log_slow_layers(kept: Mapping[str, str], device: torch.device) -> None:

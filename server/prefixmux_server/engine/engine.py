@@ -4,10 +4,9 @@ owner of scheduler, memory and model. It knows digests and tenants, never task n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from prefixmux_server.engine.batch import BatchRow
 from prefixmux_server.engine.forward import Forward, StepResult
 from prefixmux_server.engine.messages import (
     EngineError,
@@ -21,7 +20,6 @@ from prefixmux_server.engine.messages import (
     TokenDelta,
 )
 from prefixmux_server.engine.request import Request
-from prefixmux_server.engine.sampler import Sampler, SamplingRow
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.memory.residency import State
 
@@ -48,7 +46,6 @@ class Engine:
         self._scheduler = scheduler
         self._forward = forward
         self._eos = eos
-        self._sampler = Sampler(eos)
         self._clock = clock
         self._requests: dict[str, Request] = {}
         self._step = 0
@@ -113,11 +110,9 @@ class Engine:
 
     def _advance(self, result: StepResult, events: _Events) -> None:
         """Commit the step: KV that is stored counts from now on, and rows gain their tokens."""
-        ended = result.ended
-        tokens = self._sample(result)
         for row in result.computed:
             row.request.row.computed += row.count
-        for row, token in zip(ended, tokens, strict=True):
+        for row, token in result.sampled:
             if token is None:
                 error = EngineError(
                     "non_finite_output",
@@ -126,14 +121,6 @@ class Engine:
                 self._end(row.request, events, error=error)
             else:
                 self._append(row.request, token, events)
-
-    def _sample(self, result: StepResult) -> list[int | None]:
-        tokens: list[int | None] = []
-        for logits in result.logits:
-            rows = result.ended[len(tokens) : len(tokens) + len(logits)]
-            if rows:
-                tokens += self._sampler.sample(logits, _sampling_rows(rows))
-        return tokens
 
     def _append(self, request: Request, token: int, events: _Events) -> None:
         now = self._clock()
@@ -163,13 +150,6 @@ class Engine:
     def _residency_changes(self) -> tuple[ResidencyChange, ...]:
         changes = self._scheduler.residency.drain_changes()
         return tuple(ResidencyChange(k.tenant, k.digest, _public(state)) for k, state in changes)
-
-
-def _sampling_rows(rows: Sequence[BatchRow]) -> list[SamplingRow]:
-    return [
-        SamplingRow(r.request.submit.sampling, r.request.submit.input_ids, r.request.output)
-        for r in rows
-    ]
 
 
 def _public(state: State | None) -> ResidencyState:
