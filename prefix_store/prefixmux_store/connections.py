@@ -47,7 +47,6 @@ class Connections:
                 connection.execute("PRAGMA journal_mode = WAL")
                 self._migrate(connection, migrations)
         except sqlite3.Error as error:
-            self.close()
             message = f"The store's catalogue {path} cannot be opened: {error}"
             raise StoreUnusable(message) from error
         except BaseException:

@@ -314,3 +314,22 @@ def test_a_store_whose_catalogue_failed_to_sync_takes_no_more_changes(folder: Pa
         assert store.read_file("default", "task", None) == prefix(0)
     with PrefixStore.open(root) as store:
         store.delete_task("default", "task")
+
+
+def test_a_new_store_is_synced_into_its_folder_and_those_above(folder: Path) -> None:
+    class Watching(OsFiles):
+        """What each folder held when it was last synced."""
+
+        def __init__(self) -> None:
+            self.held: dict[Path, set[str]] = {}
+
+        def sync_folder(self, path: Path) -> None:
+            super().sync_folder(path)
+            self.held[path] = set(self.names(path))
+
+    files = Watching()
+    root = folder / "some" / "store"
+    PrefixStore.open(root, files).close()
+    assert "some" in files.held[folder]
+    assert "store" in files.held[folder / "some"]
+    assert CATALOGUE_NAME in files.held[root]
