@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
 from transformers import Cache, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from demo.data import Pair
+from demo.data import Pair, read_pairs
 from demo.tasks import Task
 
 IGNORED = -100
@@ -33,6 +34,12 @@ class Batch:
 
     ids: torch.Tensor
     labels: torch.Tensor
+
+
+def task_pairs(data: Path, task: Task, split: str) -> list[Pair]:
+    """A split of the task's data, each pair in the task's direction."""
+    pairs = read_pairs(data, task.pairs, split)
+    return [Pair(pair.target, pair.source) for pair in pairs] if task.reverse else pairs
 
 
 def encode(task: Task, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase) -> list[Example]:

@@ -21,8 +21,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from demo.batches import answer_loss, collate, encode
-from demo.data import Pair, read_pairs
+from demo.batches import answer_loss, collate, encode, task_pairs
+from demo.data import Pair
 from demo.greedy import answers
 from demo.report import Result, write_report
 from demo.tasks import TASKS, Task
@@ -41,9 +41,9 @@ class HeldOut:
 
 def held_out(data: Path, task: Task, count: int) -> HeldOut:
     """`count` test examples (or all) whose sources are distinct and not trained on."""
-    trained = {pair.source for pair in read_pairs(data, task.pairs, "train")}
+    trained = {pair.source for pair in task_pairs(data, task, "train")}
     accepted: dict[str, list[str]] = {}
-    for pair in read_pairs(data, task.pairs, "test"):
+    for pair in task_pairs(data, task, "test"):
         if pair.source not in trained:
             accepted.setdefault(pair.source, []).append(pair.target)
     sources = sorted(accepted)
@@ -88,10 +88,20 @@ def exact(texts: Iterable[str], examples: HeldOut) -> float:
 def word_f1(texts: Iterable[str], examples: HeldOut) -> float:
     """Mean over answers of the best F1 of its words (as a bag) with an accepted output's."""
     scores = [
-        max(_f1(text.split(), other.split()) for other in examples.accepted[pair.source])
-        for text, pair in zip(texts, examples.pairs, strict=True)
+        _closeness(text, pair, examples) for text, pair in zip(texts, examples.pairs, strict=True)
     ]
     return sum(scores) / len(scores)
+
+
+def best_first(texts: Sequence[str], examples: HeldOut, count: int) -> list[Pair]:
+    """The first `count` held-out pairs, those with the closest answers first."""
+    judged = list(zip(texts, examples.pairs, strict=True))[:count]
+    judged.sort(key=lambda each: _closeness(each[0], each[1], examples), reverse=True)
+    return [pair for _, pair in judged]
+
+
+def _closeness(text: str, pair: Pair, examples: HeldOut) -> float:
+    return max(_f1(text.split(), other.split()) for other in examples.accepted[pair.source])
 
 
 def _f1(got: list[str], wanted: list[str]) -> float:
@@ -99,8 +109,8 @@ def _f1(got: list[str], wanted: list[str]) -> float:
     return 2 * shared / (len(got) + len(wanted))
 
 
-def evaluate(task: Task, arguments: argparse.Namespace) -> Result:
-    """Both models on the same examples."""
+def evaluate(task: Task, arguments: argparse.Namespace) -> tuple[Result, list[Pair]]:
+    """Both models on the same examples, and the pairs to embed."""
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     base = LlamaForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     examples = held_out(arguments.data, task, arguments.count)
@@ -112,7 +122,7 @@ def evaluate(task: Task, arguments: argparse.Namespace) -> Result:
     texts = answers(peft, tokenizer, prompts)
     for prompt, text, pair in zip(prompts[:5], texts, examples.pairs, strict=False):
         print(f"{prompt}\n   got    {text}\n   wanted {pair.target}", flush=True)
-    return Result(
+    result = Result(
         task=task,
         examples=len(prompts),
         bare_loss=bare_loss,
@@ -125,18 +135,16 @@ def evaluate(task: Task, arguments: argparse.Namespace) -> Result:
         file_bytes=(folder / "adapter_model.safetensors").stat().st_size,
         model_parameters=base.num_parameters(),
     )
+    return result, best_first(texts, examples, arguments.embed)
 
 
-def write_examples(arguments: argparse.Namespace, out: Path) -> None:
-    """The first few held-out examples of every task, for the tests and `demo.run`."""
-    picked = {
-        task.task_id: [
-            {"source": pair.source, "target": pair.target}
-            for pair in held_out(arguments.data, task, arguments.embed).pairs
-        ]
-        for task in TASKS
+def write_examples(picked: Mapping[str, Sequence[Pair]], out: Path) -> None:
+    """A few held-out examples of every task, for the tests and `demo.run`."""
+    rows = {
+        task_id: [{"source": pair.source, "target": pair.target} for pair in pairs]
+        for task_id, pairs in picked.items()
     }
-    out.write_text(json.dumps(picked, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -150,10 +158,10 @@ def main() -> None:
     parser.add_argument("--embed", type=int, default=8, help="examples kept in examples.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    write_examples(arguments, arguments.out.with_name("examples.json"))
-    bundled = [task for task in TASKS if (arguments.prefixes / task.task_id).is_dir()]
-    results = [evaluate(task, arguments) for task in bundled]
-    write_report(results, arguments.out, date.today())
+    done = {task.task_id: evaluate(task, arguments) for task in TASKS}
+    write_report([result for result, _ in done.values()], arguments.out, date.today())
+    examples = {task_id: pairs for task_id, (_, pairs) in done.items()}
+    write_examples(examples, arguments.out.with_name("examples.json"))
 
 
 if __name__ == "__main__":

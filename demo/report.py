@@ -25,8 +25,10 @@ Measured on {day} by `python -m demo.evaluate --data DATA`. Model: {parameters:,
 """
 
 FOOT = """
-Sentences can be right without being equal to an accepted one, so *exact* says little for hotel, \
-laptop, tv and e2e; for the other tasks it is the measure that counts.
+Sentences can be right without being equal to an accepted one, so *exact* says little where the \
+answer is a sentence. What this model gets right is the kind of answer, its form and often the \
+names in it; it is too small to be relied on for every fact. `examples.json` holds the first few \
+of these examples, those with the closest answers first, and `make demo` shows the first of each.
 """
 
 

@@ -19,8 +19,7 @@ import torch
 from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from demo.batches import Batch, answer_loss, encode, shuffled
-from demo.data import read_pairs
+from demo.batches import Batch, answer_loss, encode, shuffled, task_pairs
 from demo.tasks import TASKS, Task, task
 
 ROWS = 16
@@ -89,7 +88,7 @@ def train_task(wanted: Task, arguments: argparse.Namespace) -> None:
     model = LlamaForCausalLM.from_pretrained(
         arguments.model, dtype=torch.float32, attn_implementation="eager"
     )
-    pairs = read_pairs(arguments.data, wanted.pairs, "train")
+    pairs = task_pairs(arguments.data, wanted, "train")
     examples = [each for each in encode(wanted, pairs, tokenizer) if len(each.ids) <= LONGEST]
     minutes = arguments.minutes or wanted.minutes
     peft = attach_prefix(model, wanted.prefix_tokens)
