@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import torch
+
 from bench.peers.base import Bench, Sample
 from prefixmux_server.engine.build import build_engine
 from prefixmux_server.engine.messages import EngineSettings, SamplingParams, Submit
@@ -31,6 +33,7 @@ class OurEngine:
             max_batch_rows=max(64, bench.largest),
             threads=bench.threads,
         )
+        torch.set_num_threads(bench.threads)
         self.engine, ready = build_engine(settings, self.woken.set)
         shape = model_shape(ready.model, settings.max_prefix_tokens)
         blobs = BlobStore(bench.store, OsFiles())

@@ -65,7 +65,7 @@ paths = st.lists(
     st.sampled_from(["prefixes", "e2e", "versions", "1", "file", "activate", "generate", "batch"])
     | st.text(max_size=6),
     max_size=5,
-).map(lambda parts: "/" + "/".join(quote(part, safe="") for part in parts))
+).map(lambda parts: "/./" + "/".join(quote(part, safe="") for part in parts))
 
 
 async def sane(api: Api, method: str, path: str, **sent: Any) -> None:

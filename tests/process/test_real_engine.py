@@ -11,7 +11,7 @@ from process.conftest import Run
 from process.talk import generate, request
 from support.models import FAMILIES, save_tiny
 
-from prefixmux_server.engine.build import build_engine
+from prefixmux_server.engine.build import start_engine
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.messages import EngineSettings
 from prefixmux_server.engine.process import Factory
@@ -44,7 +44,7 @@ def client(tmp_path: Path, store: Path) -> EngineClient:
 
 
 def test_the_builder_is_a_factory() -> None:
-    factory: Factory = build_engine
+    factory: Factory = start_engine
     assert callable(factory)
 
 

@@ -47,25 +47,26 @@ METHODS = ("PREFIX_TUNING", "CARTRIDGE")
 _TRIAL_TOKENS = 512
 
 
+def start_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
+    """`build_engine` for a process that does nothing else: sets what is set per process."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    # Subnormal numbers in a prefix would slow every product down by an order of magnitude.
+    torch.set_flush_denormal(True)
+    return build_engine(settings, wake)
+
+
 def build_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
     """`wake` is called from another thread when a step may find new work (a prefix was loaded).
 
     Raises EngineStartError.
     """
-    _quieten()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    # Subnormal numbers in a prefix would slow every product down by an order of magnitude.
-    torch.set_flush_denormal(True)
     try:
         return _Builder(settings, wake).build()
     except (UnsupportedModelError, ValueError) as error:
         raise EngineStartError("unsupported_model", str(error)) from error
-
-
-def _quieten() -> None:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)

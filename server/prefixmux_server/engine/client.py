@@ -40,7 +40,7 @@ from prefixmux_server.engine.steplog import StepLog
 from prefixmux_server.engine.waiters import Waiters
 from prefixmux_server.engine.watch import Watch
 
-DEFAULT_FACTORY = "prefixmux_server.engine.build:build_engine"
+DEFAULT_FACTORY = "prefixmux_server.engine.build:start_engine"
 # Commands that a slow engine has not taken yet; beyond it new requests are refused.
 MAX_BACKLOG_BYTES = 64 << 20
 # What the last step may take at `close`; then the engine is killed.
