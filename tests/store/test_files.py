@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from prefixmux_store.files import OsFiles
 
 
 @pytest.fixture
-def synced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Device and inode of everything that the system was asked to make durable."""
     seen: list[tuple[int, int]] = []
     real = os.fsync
@@ -23,7 +22,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int]]]:
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    yield seen
+    return seen
 
 
 def identity(path: Path) -> tuple[int, int]:
