@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
     parser.add_argument("--prefixes", type=Path, default=Path("demo/prefixes"))
     parser.add_argument("--out", type=Path, default=Path("demo/RESULTS.md"))
-    parser.add_argument("--count", type=int, default=200, help="held-out examples per task")
+    parser.add_argument("--count", type=int, default=100, help="held-out examples per task")
     parser.add_argument("--embed", type=int, default=8, help="examples kept in examples.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
