@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 
 from prefixmux_server.api import docs, generate, operations, prefixes, problems
 from prefixmux_server.api.middleware import Frame
+from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_store.errors import StoreError
@@ -29,10 +30,9 @@ def create_app(services: Services) -> FastAPI:
         strict_content_type=False,
     )
     app.state.services = services
-    app.include_router(generate.router)
-    app.include_router(prefixes.router)
-    app.include_router(prefixes.json_router)
-    app.include_router(operations.router)
+    for router in (generate.router, prefixes.router, prefixes.json_router, operations.router):
+        app.include_router(router, dependencies=[OnlyDeclared])
+    app.include_router(operations.open_router)
     app.include_router(docs.router)
     for kind in (PrefixmuxServerError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)

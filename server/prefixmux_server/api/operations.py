@@ -6,7 +6,7 @@ from importlib.metadata import version as installed_version
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.services import AppServices
@@ -16,6 +16,8 @@ from prefixmux_server.service.steps import Steps
 from prefixmux_server.service.views import ModelView, model_view
 
 router = APIRouter(tags=["operations"])
+# What probes ask, in whatever way they ask it.
+open_router = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
@@ -32,17 +34,15 @@ class ServerVersion(BaseModel):
 class StepsQuery(BaseModel):
     """Steps after this one."""
 
-    model_config = ConfigDict(extra="forbid")
-
     since: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
 
 
-@router.get("/health/live")
+@open_router.get("/health/live")
 async def live() -> Health:
     return Health(status="ok", reason="live")
 
 
-@router.get("/health/ready", responses={503: {"model": Health, "description": "Not ready."}})
+@open_router.get("/health/ready", responses={503: {"model": Health, "description": "Not ready."}})
 async def ready(response: Response, services: AppServices) -> Health:
     if services.lifecycle.draining:
         reason = "draining"
@@ -54,7 +54,7 @@ async def ready(response: Response, services: AppServices) -> Health:
     return Health(status="unavailable", reason=reason)
 
 
-@router.get("/version")
+@open_router.get("/version")
 async def version() -> ServerVersion:
     return ServerVersion(version=installed_version("prefixmux"))
 

@@ -7,7 +7,7 @@ import hashlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.documented import errors
@@ -46,8 +46,6 @@ json_router = APIRouter(prefix="/prefixes", tags=["prefixes"], route_class=Stric
 
 class PageQuery(BaseModel):
     """Where a listing goes on."""
-
-    model_config = ConfigDict(extra="forbid")
 
     limit: Annotated[int, Field(ge=1, le=500)] = 100
     cursor: Annotated[str, Field(max_length=512)] | None = None

@@ -75,11 +75,14 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> PrefixmuxServerError:
     path: tuple[str | int, ...] = tuple(first["loc"])
     if path[:1] == ("input",):
         path = path[:1]
-    param = ".".join(map(str, path)) or None
-    if param is not None:
-        param = param.encode("ascii", "backslashreplace").decode()[:MAX_PARAM]
     kind = InvalidParameter if path[:1] == ("parameters",) else InvalidRequest
-    return kind(_sentence(first), param=param)
+    return kind(_sentence(first), param=param_of(*path))
+
+
+def param_of(*path: str | int) -> str | None:
+    """A dotted path in ASCII, bounded: the client chose its names. None for the empty path."""
+    dotted = ".".join(map(str, path))
+    return dotted.encode("ascii", "backslashreplace").decode()[:MAX_PARAM] or None
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:
