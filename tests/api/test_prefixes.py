@@ -135,6 +135,11 @@ async def test_create_only(api: Api) -> None:
     second = await api.client.put("/prefixes/e2e", content=native(fill=2), headers=headers)
     error_of(second, 412, "precondition_failed")
     assert (await api.client.get("/prefixes/e2e")).json()["versions"] == 1
+    assert api.stored() == (1, 1)
+    assert len(api.engine.probed) == 1
+    assert (await api.client.delete("/prefixes/e2e")).status_code == 204
+    third = await api.client.put("/prefixes/e2e", content=native(fill=2), headers=headers)
+    assert third.status_code == 201
 
 
 async def test_residency_is_the_engines_word(api: Api) -> None:
@@ -307,7 +312,7 @@ async def test_bad_files_leave_no_trace(api: Api, subtests: pytest.Subtests) -> 
             assert reason in (None, error.get("reason"))
             as_form = await post(api, {"file": data}, task_id="e2e")
             assert error_of(as_form, status, code).get("reason") == error.get("reason")
-    error_of(await api.client.get("/prefixes/e2e"), 404, "task_not_found")
+    assert api.stored() == (0, 0)
     assert api.engine.probed == []
 
 
@@ -371,6 +376,14 @@ async def test_a_trial_forward_that_overflows_keeps_the_upload_out(api: Api) -> 
     answer = await api.client.put("/prefixes/e2e", content=native())
     error_of(answer, 503, "engine_unavailable")
     error_of(await api.client.get("/prefixes/e2e"), 404, "task_not_found")
+
+
+async def test_a_refused_upload_leaves_what_a_version_holds(api: Api) -> None:
+    await api.put("e2e")
+    api.engine.probe_error = EngineError("non_finite_output", "Not finite.")
+    answer = await api.client.put("/prefixes/other", content=native())
+    error_of(answer, 422, "invalid_prefix")
+    assert (await api.client.get("/prefixes/e2e/versions/1/file")).content == native()
 
 
 async def test_without_an_engine_nothing_is_uploaded_but_all_is_read(api: Api) -> None:

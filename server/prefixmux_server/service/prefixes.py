@@ -7,6 +7,7 @@ work runs in worker threads.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import EngineError, ModelInfo
@@ -23,11 +24,16 @@ from prefixmux_server.service.views import (
     version_view,
 )
 from prefixmux_store.convert.peft import from_peft
-from prefixmux_store.errors import InvalidPrefix
-from prefixmux_store.format import PrefixFile
+from prefixmux_store.errors import (
+    DigestMismatch,
+    InvalidPrefix,
+    PreconditionFailed,
+    TaskNotFound,
+)
+from prefixmux_store.format import PrefixFile, parse
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.types import Task, Version
-from prefixmux_store.validate import ModelShape
+from prefixmux_store.validate import ModelShape, check_model
 
 
 class PrefixService:
@@ -42,7 +48,8 @@ class PrefixService:
         """The version that holds the file, and whether it is new. Durable when this returns.
 
         Raises the store's errors in the contract's order: the file's own, its digest, the model;
-        then `InvalidPrefix` non_finite when the trial forward overflows.
+        then `InvalidPrefix` non_finite when the trial forward overflows. Before all of them
+        `PreconditionFailed` if `create_only` finds the task live.
         """
         tenant.require("write")
         model = self._model()
@@ -104,15 +111,27 @@ class PrefixService:
 
     def _stage(self, tenant: str, upload: Upload, model: ModelInfo) -> PrefixFile:
         """The checks that need no forward; kept durably then, but visible to nobody."""
+        self._check_new(tenant, upload)
         shape = model_shape(model, self._max_prefix_tokens)
         data, digest = _native(upload.content, shape)
         if upload.task_index is not None:
             raise InvalidRequest(
                 "The file holds one task; leave task_index out.", param="task_index"
             )
-        file = self._store.stage(tenant, data, shape=shape, digest=digest)
+        file = parse(data)
+        if digest not in (None, file.digest):
+            raise DigestMismatch
+        check_model(file, shape)
         _check_positions(file, model)
-        return file
+        return self._store.stage(tenant, data)
+
+    def _check_new(self, tenant: str, upload: Upload) -> None:
+        """Early, so that nothing is written in vain; `commit` decides."""
+        if not upload.create_only:
+            return
+        with suppress(TaskNotFound):
+            self._store.get_task(tenant, upload.task_id)
+            raise PreconditionFailed
 
     def _check_trial(self, error: EngineError | None) -> None:
         if error is None:
