@@ -96,6 +96,17 @@ class PrefixStore:
             self._blobs.write(tenant, data)
         return file
 
+    def discard(self, tenant: str, digest: str) -> None:
+        """Takes a staged file back at once, unless a version of the tenant names it.
+
+        A `commit` of the same content, before or after or meanwhile, keeps its file. Anything
+        else that uses the file without a version, such as a request that outlives its version
+        or a trial of the same upload, finds it missing. Waits for a backup to end.
+        """
+        check_tenant(tenant)
+        with self._writing(), self._upkeep():
+            upkeep.discard(self._catalogue, self._blobs, tenant, digest)
+
     def commit(
         self,
         tenant: str,

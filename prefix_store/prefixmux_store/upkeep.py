@@ -5,6 +5,7 @@ Sees a catalogue and blobs side by side; changes no version.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 
@@ -42,6 +43,13 @@ def collect(catalogue: Catalogue, blobs: BlobStore, now: float, grace_s: float) 
                 sizes += [blobs.remove(tenant, digest, now - grace_s) for digest in again]
     removed = [size for size in sizes if size]
     return GcReport(blobs=len(removed), bytes=sum(removed), temporary=temporary)
+
+
+def discard(catalogue: Catalogue, blobs: BlobStore, tenant: str, digest: str) -> None:
+    """Removes one blob, however new, unless a live version needs it; safe as `collect` is."""
+    with contextlib.suppress(BlobMissing), catalogue.sweeping(tenant) as used:
+        if digest not in used:
+            blobs.remove(tenant, digest, math.inf)
 
 
 def recover(blobs: BlobStore) -> int:

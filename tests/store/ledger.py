@@ -16,7 +16,7 @@ from prefixmux_store.store import PrefixStore
 from store.makers import prefix
 
 TENANT = "default"
-Kind = Literal["put", "quiet_put", "activate", "delete_task", "delete_version", "gc"]
+Kind = Literal["put", "quiet_put", "activate", "delete_task", "delete_version", "discard", "gc"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ EMPTY = State({}, {})
 
 def expected(state: State, op: Op) -> tuple[State, str]:
     """The state after an operation, and a word for its outcome."""
-    if op.kind == "gc":
+    if op.kind in {"discard", "gc"}:
         return state, "done"
     task = state.tasks.get(op.task_id)
     if op.kind in {"put", "quiet_put"}:
@@ -89,6 +89,8 @@ def perform(store: PrefixStore, op: Op) -> str:
                 store.delete_task(TENANT, op.task_id)
             case "delete_version":
                 store.delete_version(TENANT, op.task_id, op.version)
+            case "discard":
+                store.discard(TENANT, store.stage(TENANT, prefix(op.content)).digest)
             case "gc":
                 # The file system's clock may lag: everything that exists by now is old enough.
                 store.gc(-10)

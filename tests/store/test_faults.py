@@ -15,6 +15,7 @@ from prefixmux_store.errors import (
     StoreReadOnly,
     StoreUnusable,
 )
+from prefixmux_store.names import digest_of
 from prefixmux_store.store import PrefixStore
 from store.faulty import Fault, FaultyFiles
 from store.ledger import TENANT, Op, observed, perform
@@ -34,6 +35,7 @@ WORK: dict[str, Callable[[PrefixStore, Path], object]] = {
     "new tenant": lambda store, _: put(store, "old", 1, "other"),
     "same again": lambda store, _: put(store, "old", 0),
     "collect": lambda store, _: store.gc(-10),
+    "discard": lambda store, _: store.discard(TENANT, digest_of(prefix(6))),
     "read": lambda store, _: store.read_file(TENANT, "old", None),
     "verify": lambda store, _: store.verify(),
     "delete": lambda store, _: store.delete_task(TENANT, "gone"),
@@ -48,7 +50,7 @@ def least(work: str, fault: Fault) -> int:
         return 1 if work in writes else 0
     if fault == "sync EIO":
         return 3 if work in writes else 0
-    return {"delete": 0, "read": 1, "verify": 2, "collect": 5}.get(work, 8)
+    return {"delete": 0, "read": 1, "verify": 2, "collect": 5, "discard": 3}.get(work, 8)
 
 
 def prepared(root: Path) -> None:

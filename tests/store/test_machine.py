@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from prefixmux_store.names import digest_of
 from prefixmux_store.store import PrefixStore
 from store.ledger import EMPTY, TENANT, Op, expected, observed, perform
 from store.makers import fast_folder, prefix
@@ -30,6 +31,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = self.held.enter_context(fast_folder())
         self.store = PrefixStore.open(self.folder / "store")
         self.state = EMPTY
+
+    def held_digests(self) -> set[str]:
+        blobs = self.folder / "store" / "blobs" / TENANT
+        return {f"sha256:{path.name}" for path in blobs.iterdir()} if blobs.is_dir() else set()
+
+    def needed(self) -> set[str]:
+        return {digest for task in self.state.tasks.values() for _, digest in task.versions}
 
     def run(self, op: Op) -> None:
         self.state, outcome = expected(self.state, op)
@@ -54,10 +62,22 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def collect(self) -> None:
         self.run(Op("gc"))
-        needed = {digest for task in self.state.tasks.values() for _, digest in task.versions}
-        blobs = self.folder / "store" / "blobs" / TENANT
-        if blobs.is_dir():
-            assert {f"sha256:{path.name}" for path in blobs.iterdir()} == needed
+        assert self.held_digests() == self.needed()
+
+    @rule(content=CONTENTS)
+    def stage_and_discard(self, content: int) -> None:
+        digest = digest_of(prefix(content))
+        others = self.held_digests() - {digest}
+        self.run(Op("discard", content=content))
+        assert self.held_digests() == others | ({digest} & self.needed())
+
+    @rule(content=CONTENTS)
+    def discard_whatever_is_there(self, content: int) -> None:
+        digest = digest_of(prefix(content))
+        unneeded = {digest} - self.needed()
+        rest = self.held_digests() - unneeded
+        self.store.discard(TENANT, digest)
+        assert self.held_digests() == rest
 
     @rule()
     def reopen(self) -> None:

@@ -16,12 +16,14 @@ from store.ledger import Op, observed, perform
 from store.makers import fast_folder
 from store.recording import Event, Sync, SyncFolder, prefixes, record
 
-# A new task, another version of it, another task with the same content, a deletion, a collection.
+# A new task, another version of it, another task with the same content, a deletion, an upload
+# that is taken back, a collection.
 OPS = (
     Op("put", "a", 0),
     Op("put", "a", 1),
     Op("put", "b", 0),
     Op("delete_task", "a"),
+    Op("discard", content=0),
     Op("gc"),
 )
 

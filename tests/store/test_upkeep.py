@@ -307,6 +307,7 @@ def test_a_store_whose_catalogue_failed_to_sync_takes_no_more_changes(folder: Pa
             lambda: store.activate("default", "task", 1),
             lambda: store.delete_version("default", "task", 1),
             lambda: store.gc(0),
+            lambda: store.discard("default", digest_of(prefix(0))),
         ):
             with pytest.raises(StoreReadOnly) as caught:
                 change()

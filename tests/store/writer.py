@@ -14,9 +14,9 @@ from store.ledger import EMPTY, Op, expected, perform
 
 
 def random_op(draw: random.Random, names: list[str], contents: int = 5) -> Op:
-    """Mostly uploads; collections now and then."""
+    """Mostly uploads; some are taken back, and collections come now and then."""
     name = draw.choice(names)
-    match draw.randrange(12):
+    match draw.randrange(13):
         case 0:
             return Op("delete_task", name)
         case 1 | 2:
@@ -27,6 +27,8 @@ def random_op(draw: random.Random, names: list[str], contents: int = 5) -> Op:
             return Op("gc")
         case 5:
             return Op("quiet_put", name, draw.randrange(contents))
+        case 6:
+            return Op("discard", content=draw.randrange(contents))
         case _:
             return Op("put", name, draw.randrange(contents))
 
