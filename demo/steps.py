@@ -8,6 +8,8 @@ from typing import Any
 
 import httpx2
 
+PAGE = 1000
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -22,11 +24,17 @@ class Shared:
 
 
 def fetch_steps(base_url: str) -> list[Mapping[str, Any]]:
-    """The last step records of the server, oldest first. Raises httpx2.HTTPError."""
-    answer = httpx2.get(f"{base_url}/steps", params={"since": 0}, timeout=10.0)
-    answer.raise_for_status()
-    items: list[Mapping[str, Any]] = answer.json()["items"]
-    return items
+    """The step records that the server still has, oldest first. Raises httpx2.HTTPError."""
+    steps: list[Mapping[str, Any]] = []
+    while True:
+        since = int(steps[-1]["step"]) if steps else 0
+        query = {"since": since, "limit": PAGE}
+        answer = httpx2.get(f"{base_url}/steps", params=query, timeout=10.0)
+        answer.raise_for_status()
+        page: list[Mapping[str, Any]] = answer.json()["items"]
+        steps += page
+        if len(page) < PAGE:
+            return steps
 
 
 def shared_steps(steps: Sequence[Mapping[str, Any]], request_id: str) -> Shared | None:

@@ -35,8 +35,13 @@ class Served:
         return found
 
     def steps(self, since: int = 0) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.client.get(f"/steps?since={since}").json()["items"]
-        return items
+        found: list[dict[str, Any]] = []
+        while True:
+            last = found[-1]["step"] if found else since
+            page = self.client.get(f"/steps?since={last}&limit=1000").json()["items"]
+            found += page
+            if len(page) < 1000:
+                return found
 
     def engine_pid(self) -> int:
         """Of the one child process."""

@@ -76,7 +76,30 @@ async def test_steps_name_this_tenants_rows_only(api: Api) -> None:
     assert (await api.client.get("/steps", params={"since": "2"})).json() == {"items": []}
 
 
-@pytest.mark.parametrize("query", [{"since": "-1"}, {"since": "x"}, {"until": "1"}])
+async def test_steps_come_in_pages_from_the_oldest(api: Api) -> None:
+    for _ in range(120):
+        api.engine.record("of another tenant")
+    first = (await api.client.get("/steps")).json()["items"]
+    assert [step["step"] for step in first] == list(range(1, 101))
+    rest = (await api.client.get("/steps", params={"since": "100"})).json()["items"]
+    assert [step["step"] for step in rest] == list(range(101, 121))
+    few = (await api.client.get("/steps", params={"since": "7", "limit": "2"})).json()["items"]
+    assert [step["step"] for step in few] == [8, 9]
+    everything = (await api.client.get("/steps", params={"limit": "1000"})).json()["items"]
+    assert everything == first + rest
+
+
+BAD_STEPS = [
+    {"since": "-1"},
+    {"since": "x"},
+    {"until": "1"},
+    {"limit": "0"},
+    {"limit": "1001"},
+    {"limit": "x"},
+]
+
+
+@pytest.mark.parametrize("query", BAD_STEPS)
 async def test_bad_steps_queries(api: Api, query: dict[str, str]) -> None:
     error_of(await api.client.get("/steps", params=query), 422, "invalid_request")
 

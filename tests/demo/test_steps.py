@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from demo.steps import fullest_step, shared_steps
+import httpx2
+import pytest
+from demo.steps import PAGE, fetch_steps, fullest_step, shared_steps
 
 
 def _step(number: int, *rows: tuple[str, str | None]) -> dict[str, Any]:
@@ -17,6 +20,18 @@ RECORD = [
     _step(6, ("b", "scan"), ("c", None)),
     _step(7, ("c", None), ("d", None)),
 ]
+
+
+def test_the_whole_record_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = [_step(number, ("a", None)) for number in range(5, 5 + 2 * PAGE)]
+
+    def get(_url: str, *, params: Mapping[str, int], timeout: float) -> httpx2.Response:
+        later = [step for step in record if step["step"] > params["since"]]
+        page = {"items": later[: params["limit"]]}
+        return httpx2.Response(200, json=page, request=httpx2.Request("GET", "http://there/steps"))
+
+    monkeypatch.setattr(httpx2, "get", get)
+    assert fetch_steps("http://there") == record
 
 
 def test_a_request_is_shown_with_its_span_and_its_largest_company() -> None:

@@ -32,9 +32,10 @@ class ServerVersion(BaseModel):
 
 
 class StepsQuery(BaseModel):
-    """Steps after this one."""
+    """The first `limit` steps after `since`."""
 
     since: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 @open_router.get("/health/live")
@@ -70,6 +71,6 @@ async def model(tenant: CurrentTenant, services: AppServices) -> ModelView:
 async def steps(
     page: Annotated[StepsQuery, Query()], tenant: CurrentTenant, services: AppServices
 ) -> Steps:
-    """The last forward passes; rows of other tenants are there without id and task."""
+    """Recent forward passes, the oldest first; rows of other tenants have no id and no task."""
     tenant.require("read")
-    return services.steps.since(page.since, tenant.name)
+    return services.steps.since(page.since, page.limit, tenant.name)

@@ -54,8 +54,10 @@ class StepLog:
         if len(self._names) > NAMES_KEPT:
             self._names.popitem(last=False)
 
-    def since(self, step: int, tenant: str) -> Steps:
-        return Steps([self._step(record, tenant) for record in self._engine.steps(step)])
+    def since(self, step: int, limit: int, tenant: str) -> Steps:
+        """The first `limit` of those after `step` that are still known."""
+        records = self._engine.steps(step)[:limit]
+        return Steps([self._step(record, tenant) for record in records])
 
     def _step(self, record: StepRecord, tenant: str) -> Step:
         rows = [self._row(row, tenant) for row in record.rows]
