@@ -371,11 +371,24 @@ async def test_a_trial_forward_that_overflows_keeps_the_upload_out(api: Api) -> 
     api.engine.probe_error = EngineError("non_finite_output", "Not finite.")
     answer = await api.client.put("/prefixes/e2e", content=native())
     assert error_of(answer, 422, "invalid_prefix")["reason"] == "non_finite"
-    error_of(await api.client.get("/prefixes/e2e"), 404, "task_not_found")
+    assert api.stored() == (0, 0)
     api.engine.probe_error = EngineError("engine_unavailable", "Down.")
     answer = await api.client.put("/prefixes/e2e", content=native())
     error_of(answer, 503, "engine_unavailable")
-    error_of(await api.client.get("/prefixes/e2e"), 404, "task_not_found")
+    assert api.stored() == (0, 0)
+
+
+async def test_a_trial_forward_that_fails_leaves_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: str) -> None:
+        assert api.stored() == (0, 1)
+        raise RuntimeError
+
+    monkeypatch.setattr(api.engine, "probe", broken)
+    answer = await api.client.put("/prefixes/e2e", content=native())
+    error_of(answer, 500, "internal_error")
+    assert api.stored() == (0, 0)
 
 
 async def test_a_refused_upload_leaves_what_a_version_holds(api: Api) -> None:

@@ -54,7 +54,11 @@ class PrefixService:
         tenant.require("write")
         model = self._model()
         staged = await asyncio.to_thread(self._stage, tenant.name, upload, model)
-        self._check_trial(await self._engine.probe(tenant.name, staged.digest))
+        try:
+            self._check_trial(await self._engine.probe(tenant.name, staged.digest))
+        except BaseException:
+            await asyncio.to_thread(self._store.discard, tenant.name, staged.digest)
+            raise
         version, created = await asyncio.to_thread(
             self._store.commit,
             tenant.name,
