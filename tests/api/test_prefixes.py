@@ -14,6 +14,7 @@ from service.fakes import CONTEXT, HEADS, LAYERS, native, peft
 
 from prefixmux_server.engine.front import EngineHealth
 from prefixmux_server.engine.messages import EngineError
+from prefixmux_store.errors import StoreReadOnly
 from prefixmux_store.format import parse
 from prefixmux_store.meta import BaseClaim
 from prefixmux_store.names import digest_of
@@ -389,6 +390,18 @@ async def test_a_trial_forward_that_fails_leaves_nothing(
     answer = await api.client.put("/prefixes/e2e", content=native())
     error_of(answer, 500, "internal_error")
     assert api.stored() == (0, 0)
+
+
+async def test_a_store_that_cannot_discard_hides_no_refusal(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: str) -> None:
+        raise StoreReadOnly
+
+    monkeypatch.setattr(api.store, "discard", read_only)
+    api.engine.probe_error = EngineError("non_finite_output", "Not finite.")
+    answer = await api.client.put("/prefixes/e2e", content=native())
+    error_of(answer, 422, "invalid_prefix")
 
 
 async def test_a_refused_upload_leaves_what_a_version_holds(api: Api) -> None:

@@ -28,6 +28,7 @@ from prefixmux_store.errors import (
     DigestMismatch,
     InvalidPrefix,
     PreconditionFailed,
+    StoreError,
     TaskNotFound,
 )
 from prefixmux_store.format import PrefixFile, parse
@@ -57,7 +58,7 @@ class PrefixService:
         try:
             self._check_trial(await self._engine.probe(tenant.name, staged.digest))
         except BaseException:
-            await asyncio.to_thread(self._store.discard, tenant.name, staged.digest)
+            await asyncio.to_thread(self._discard, tenant.name, staged.digest)
             raise
         version, created = await asyncio.to_thread(
             self._store.commit,
@@ -128,6 +129,11 @@ class PrefixService:
         check_model(file, shape)
         _check_positions(file, model)
         return self._store.stage(tenant, data)
+
+    def _discard(self, tenant: str, digest: str) -> None:
+        """A file that cannot be removed now is left to the next collection."""
+        with suppress(StoreError):
+            self._store.discard(tenant, digest)
 
     def _check_new(self, tenant: str, upload: Upload) -> None:
         """Early, so that nothing is written in vain; `commit` decides."""
