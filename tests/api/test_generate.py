@@ -296,6 +296,7 @@ async def test_rows_of_a_batch_have_their_own_ends(api: Api) -> None:
     ]
     assert [error["param"] for error in errors] == ["task_id", "parameters.top_p", "stream", None]
     assert {error["request_id"] for error in errors} == {answer.headers["x-request-id"]}
+    assert all(set(error) == {"code", "message", "param", "request_id"} for error in errors)
 
 
 async def test_a_batch_beyond_the_queue_is_refused_row_by_row(api: Api) -> None:

@@ -175,7 +175,7 @@ class ErrorDetail(BaseModel):
     message: str
     param: str | None
     request_id: str
-    reason: str | None = None
+    reason: Annotated[str | None, Field(exclude_if=lambda reason: reason is None)] = None
 
 
 class ErrorBody(BaseModel):
