@@ -24,20 +24,63 @@ async def test_unknown_paths(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "allow"),
     [
-        ("GET", "/generate"),
-        ("DELETE", "/prefixes"),
-        ("PATCH", "/prefixes/e2e"),
-        ("POST", "/health/live"),
-        ("PUT", "/generate/batch"),
-        ("DELETE", "/prefixes/e2e/versions"),
+        ("GET", "/generate", "POST"),
+        ("HEAD", "/generate", "POST"),
+        ("DELETE", "/prefixes", "GET, HEAD, POST"),
+        ("PATCH", "/prefixes/e2e", "DELETE, GET, HEAD, PUT"),
+        ("OPTIONS", "/prefixes/e2e/versions/1", "DELETE, GET, HEAD"),
+        ("POST", "/health/live", "GET, HEAD"),
+        ("PUT", "/generate/batch", "POST"),
+        ("DELETE", "/prefixes/e2e/versions", "GET, HEAD"),
     ],
 )
-async def test_wrong_methods(api: Api, method: str, path: str) -> None:
+async def test_wrong_methods(api: Api, method: str, path: str, allow: str) -> None:
+    if method == "HEAD":
+        answer = await api.client.head(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+        return
     answer = await api.client.request(method, path)
     error_of(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"]
+    assert answer.headers["allow"] == allow
+
+
+READABLE = [
+    "/prefixes",
+    "/prefixes/e2e",
+    "/prefixes/e2e/versions",
+    "/prefixes/e2e/versions/1",
+    "/prefixes/e2e/versions/1/file",
+    "/prefixes/missing",
+    "/nothing",
+    "/model",
+    "/steps",
+    "/version",
+    "/health/live",
+    "/health/ready",
+    "/docs",
+    "/openapi.json",
+]
+
+
+@pytest.mark.parametrize("path", READABLE)
+async def test_head_is_get_without_the_body(api: Api, path: str) -> None:
+    await api.put("e2e")
+    headers = {"x-request-id": "same"}
+    get = await api.client.get(path, headers=headers)
+    head = await api.client.head(path, headers=headers)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers == get.headers
+
+
+async def test_an_answer_without_content_names_no_type(api: Api) -> None:
+    await api.put("e2e")
+    await api.put("e2e", native(fill=2))
+    for path in ("/prefixes/e2e/versions/1", "/prefixes/e2e"):
+        answer = await api.client.delete(path)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert "content-type" not in answer.headers
 
 
 async def test_a_bad_task_id_in_a_path_is_a_task_that_does_not_exist(api: Api) -> None:

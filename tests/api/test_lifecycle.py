@@ -87,7 +87,8 @@ async def test_a_drain_lets_accepted_requests_finish_and_takes_no_new_ones(api: 
     assert (await api.client.get("/health/live")).status_code == 200
     late = await api.generate(input="b")
     error_of(late, 503, "draining")
-    error_of(await api.client.get("/prefixes"), 503, "draining")
+    for path in ("/prefixes", "/versions", "/health/other", "/docs/other"):
+        error_of(await api.client.get(path), 503, "draining")
     idle = asyncio.create_task(api.lifecycle.idle(60))
     api.engine.gate.set()
     assert (await accepted).status_code == 200

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from prefixmux_server.api import docs, generate, operations, prefixes, problems
+from prefixmux_server.api.methods import allowed
 from prefixmux_server.api.middleware import Frame
 from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
@@ -41,5 +42,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if "Allow" in headers:
+        headers["Allow"] = allowed(request)
     return problems.response(problems.typed(error), request.state.request_id, headers)

@@ -21,7 +21,8 @@ from prefixmux_server.errors import Draining
 from prefixmux_server.service.lifecycle import Lifecycle
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-OPEN_PATHS = ("/health/", "/version", "/docs", "/openapi.json")
+# Answered also while the server drains.
+OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/version", "/docs", "/openapi.json"})
 
 
 class Frame:
@@ -36,16 +37,17 @@ class Frame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id, method = _request_id(scope), scope["method"]
+        # A copy: the server below goes by the method that the client sent.
+        scope = {**scope, "path": _path(scope), "method": "GET" if method == "HEAD" else method}
         scope.setdefault("state", {})["request_id"] = request_id
-        scope["path"] = _path(scope)
-        reply = Reply(send, request_id)
+        reply = Reply(send, request_id, bare=method == "HEAD")
         started = time.monotonic()
         await self._serve(scope, receive, reply)
         self._log.info(
             "request",
             request_id=request_id,
-            method=scope["method"],
+            method=method,
             route=getattr(scope.get("route"), "path", None),
             status=reply.status,
             seconds=round(time.monotonic() - started, 4),
@@ -53,7 +55,7 @@ class Frame:
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         try:
-            if scope["path"].startswith(OPEN_PATHS):
+            if scope["path"] in OPEN_PATHS:
                 await self._app(scope, receive, reply)
                 return
             with self._lifecycle.accept():
@@ -70,10 +72,11 @@ class Frame:
 
 
 class Reply:
-    """Sends an answer with its request id and remembers its status."""
+    """Sends an answer with its request id and remembers its status; if `bare`, without body."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, *, bare: bool) -> None:
         self._send = send
+        self._bare = bare
         self.request_id = request_id
         self.status: int | None = None
 
@@ -81,6 +84,8 @@ class Reply:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             MutableHeaders(scope=message)["x-request-id"] = self.request_id
+        elif self._bare:
+            message = {**message, "body": b""}
         await self._send(message)
 
 

@@ -105,7 +105,7 @@ async def task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) 
     return await services.prefixes.task(tenant, task_id)
 
 
-@router.delete("/{task_id}", status_code=204, responses=READ_REFUSALS)
+@router.delete("/{task_id}", status_code=204, response_class=Response, responses=READ_REFUSALS)
 async def delete_task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) -> None:
     await services.prefixes.delete_task(tenant, task_id)
 
@@ -155,7 +155,10 @@ async def file(
 
 
 @router.delete(
-    "/{task_id}/versions/{version}", status_code=204, responses=READ_REFUSALS | errors(409)
+    "/{task_id}/versions/{version}",
+    status_code=204,
+    response_class=Response,
+    responses=READ_REFUSALS | errors(409),
 )
 async def delete_version(
     task_id: PathTask, version: PathVersion, tenant: CurrentTenant, services: AppServices
