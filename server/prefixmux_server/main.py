@@ -62,11 +62,11 @@ def _run(serve: Coroutine[Any, Any, int]) -> int:
 
 
 def _check_bind(settings: Settings) -> None:
-    if settings.allow_anonymous or is_loopback(settings.host):
+    if is_loopback(settings.host) or settings.allow_anonymous:
         return
     raise UsageError(
-        f"Without API keys the server binds loopback only, not {settings.host}: make a key with"
-        " `prefixmux keys create`, or let everyone in with --allow-anonymous."
+        f"Without API keys the server binds loopback only, not {settings.host}: take"
+        " --host 127.0.0.1, or let everyone in with --allow-anonymous."
     )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     def _every_row_advances(self) -> Self:
         """A step runs one token of every row, whatever else it holds."""
         if self.max_batch_tokens < self.max_batch_rows:
-            raise ValueError("max-batch-tokens must be at least max-batch-rows")
+            raise PydanticCustomError("batch", "max-batch-tokens must be at least max-batch-rows")
         return self
 
     @property
@@ -137,4 +138,4 @@ def _line(entry: Mapping[str, Any]) -> str:
         return f"{name}: is needed."
     if entry["type"] == "extra_forbidden":
         return f"{name}: there is no such setting."
-    return f"{name}: {entry['msg']}."
+    return f"{name}: {entry['msg']}." if name else f"{entry['msg']}."

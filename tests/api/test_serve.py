@@ -18,6 +18,7 @@ from support.models import save_tiny
 from support.reference import greedy, load_reference
 from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerFast
 
+from prefixmux_server.main import main
 from prefixmux_store.format import PrefixMeta, RawTensor, encode
 from prefixmux_store.names import digest_of
 
@@ -74,6 +75,13 @@ def test_the_ready_line_is_an_address(server: Served) -> None:
     assert re.fullmatch(r"ready http://127\.0\.0\.1:[1-9][0-9]*\n", server.ready)
     assert server.client.get("/health/ready").status_code == 200
     assert server.client.get("/model").json()["vocabulary"] == VOCABULARY
+
+
+def test_head_leaves_the_connection_in_order(server: Served) -> None:
+    for path in ("/model", "/nothing"):
+        head = server.client.head(path)
+        assert (head.content, server.client.get(path).status_code) == (b"", head.status_code)
+        assert int(head.headers["content-length"]) > 0
 
 
 def test_a_mixed_batch_answers_as_the_models_own_code(
@@ -229,8 +237,22 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_open_server_binds_loopback_only(model: Path, tmp_path: Path) -> None:
     refused = run(str(model), "--store", str(tmp_path / "s"), "--host", "0.0.0.0", "--port", "0")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "keys create" in refused.stderr
+    assert "127.0.0.1" in refused.stderr
     assert "--allow-anonymous" in refused.stderr
+    assert "keys create" not in refused.stderr
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "", "x" * 300])
+def test_a_host_that_is_not_known(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    for anonymous in (False, True):
+        flags = {"model": str(model), "store": tmp_path / "s", "host": host}
+        assert main({**flags, "allow_anonymous": anonymous}) == 2
+        told = capsys.readouterr().err
+        assert "--host" in told
+        assert "--allow-anonymous" not in told
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize("flag", [("--port", "70000"), ("--max-batch-rows", "0")])

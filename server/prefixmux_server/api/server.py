@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from prefixmux_server.errors import UsageError
+
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 # What was not answered by the end of the drain has been cut before; this is for sending that.
@@ -61,11 +63,14 @@ def url_of(listening: socket.socket) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether every address of `host` is reached from this machine only."""
+    """Whether every address of `host` is reached from this machine only.
+
+    Raises `UsageError` if it has none.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host: no address is known of {host!r}; choose another.") from error
     return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
 
 
