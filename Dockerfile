@@ -23,13 +23,14 @@ RUN groupadd --system --gid 10001 prefixmux \
     && useradd --system --uid 10001 --gid prefixmux --no-create-home prefixmux \
     && install --directory --owner prefixmux --group prefixmux /data
 COPY --from=build /opt/venv /opt/venv
-# A container is reached from outside its loopback; the server then asks for API keys, or for
-# --allow-anonymous where something else keeps strangers out.
+# A container is reached from outside its loopback, so it lets in whoever reaches its port: publish
+# the port to loopback (`-p 127.0.0.1:8000:8000`) or behind something that keeps strangers out.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/data/huggingface \
     PREFIXMUX_STORE=/data/store \
     PREFIXMUX_HOST=0.0.0.0 \
+    PREFIXMUX_ALLOW_ANONYMOUS=true \
     PREFIXMUX_PORT=8000
 USER 10001:10001
 WORKDIR /data

@@ -88,7 +88,9 @@ class _Builder:
         rows = self.settings.max_batch_rows
         capacity = self.settings.kv_tokens or default_capacity(loaded.spec, dtype, device, rows)
         layout = make_layout(name, loaded.spec, capacity, dtype, device)
-        info = self._info(folder, loaded, capacity)
+        if not layout.fits(0, 1):
+            raise EngineStartError("invalid_request", "--kv-tokens is too small for one row")
+        info = self._info(folder, loaded, layout.capacity_tokens)
         limits = Limits(rows, self.settings.max_batch_tokens, loaded.context)
         residency = self._residency(layout, loaded, info)
         return assemble(loaded, layout, residency, limits), Ready(info, _tokenizer(loaded))
@@ -124,9 +126,7 @@ class _Builder:
             dtype=str(loaded.module.dtype).removeprefix("torch."),
             device=loaded.module.device.type,
             context=loaded.context,
-            fingerprint=fingerprint(
-                loaded.architecture, spec, loaded.hidden, loaded.vocabulary, weights
-            ),
+            fingerprint=fingerprint(loaded.architecture, loaded.module.config.to_dict(), weights),
             methods=METHODS,
             sites=(SiteInfo("decoder", spec.layers, spec.kv_heads, spec.k_dim, spec.v_dim),),
             eos_token_ids=loaded.eos_token_ids,

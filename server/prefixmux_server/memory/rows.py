@@ -32,7 +32,8 @@ class RowLayout:
         poison: bool = False,
     ) -> None:
         self._spec = spec
-        self._capacity = capacity_tokens
+        # A row takes whole grains, so what is left over below one is of no use.
+        self._capacity = capacity_tokens // grain * grain
         self._dtype = dtype
         self._grain = grain
         self._slab_rows = slab_rows

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_store.blobs import BlobStore
-from prefixmux_store.errors import StoreError
+from prefixmux_store.errors import IncompatiblePrefix, StoreError, UnsupportedMethod
 from prefixmux_store.format import PrefixFile, parse
 from prefixmux_store.tensors import RawTensor
 from prefixmux_store.validate import ModelShape, check_model
@@ -54,20 +54,22 @@ class StoreSource:
 
     def size(self, key: PrefixKey) -> int:
         try:
-            stored = self._blobs.size(key.tenant, key.digest)
+            return self._blobs.resident_bytes(key.tenant, key.digest, self._dtype.itemsize)
         except (StoreError, OSError):
             return 0
-        return stored * self._dtype.itemsize // 2
 
     def load(self, key: PrefixKey) -> PrefixKV:
         try:
             file = parse(self._blobs.read(key.tenant, key.digest))
             check_model(file, self._shape)
+        except (IncompatiblePrefix, UnsupportedMethod) as error:
+            # Stored for another model, or under other limits: for good, not for now.
+            raise PrefixLoadError(error.code, error.message) from error
         except (StoreError, OSError) as error:
             raise PrefixLoadError(
                 "prefix_unavailable",
-                "the stored prefix of this task cannot be read or fails its checks; "
-                "upload it again",
+                "The stored prefix of this task cannot be read or fails its checks; "
+                "upload it again.",
             ) from error
         return self._to_host(key, file)
 

@@ -11,7 +11,32 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefixmux_server.memory.layout import SiteSpec
+# Fields of a Hugging Face config that change what the same weights compute. Others name files,
+# versions or habits of generation.
+_CANONICAL = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "n_embd",
+    "num_hidden_layers",
+    "n_layer",
+    "num_attention_heads",
+    "n_head",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+    "n_positions",
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "layer_norm_epsilon",
+    "layer_norm_eps",
+    "rms_norm_eps",
+    "hidden_act",
+    "activation_function",
+    "tie_word_embeddings",
+)
 
 
 def weights_digest(folder: Path, cache: Path | None) -> str:
@@ -30,21 +55,11 @@ def weights_digest(folder: Path, cache: Path | None) -> str:
     return known[stamp]
 
 
-def fingerprint(
-    architecture: str, spec: SiteSpec, hidden: int, vocabulary: int, weights: str
-) -> str:
-    """`sha256:<hex>` over the canonical shape fields and the weights' digest."""
-    fields = {
-        "architecture": architecture,
-        "layers": spec.layers,
-        "heads": spec.heads,
-        "kv_heads": spec.kv_heads,
-        "head_dim": spec.k_dim,
-        "hidden": hidden,
-        "vocabulary": vocabulary,
-        "weights": weights,
-    }
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+def fingerprint(architecture: str, config: Mapping[str, object], weights: str) -> str:
+    """`sha256:<hex>` over the weights' digest and what decides the numbers beside them."""
+    known = {name: config[name] for name in _CANONICAL if config.get(name) is not None}
+    fields = {"architecture": architecture, "weights": weights, **known}
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), default=str)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ files, tasks or requests.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,9 +188,11 @@ def _load_tokenizer(folder: Path) -> Tokenizer | None:
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception:  # noqa: BLE001 - a broken file makes transformers raise anything
+    except Exception as error:  # noqa: BLE001 - a broken file makes transformers raise anything
+        _log().warning("the tokenizer cannot be read (%s): ids only", type(error).__name__)
         return None
     if not tokenizer.is_fast:
+        _log().warning("the model has no fast tokenizer: ids only")
         return None
     template = tokenizer.chat_template
     return Tokenizer(
@@ -197,3 +200,7 @@ def _load_tokenizer(folder: Path) -> Tokenizer | None:
         special_token_ids=tuple(tokenizer.all_special_ids),
         chat_template=template if isinstance(template, str) else None,
     )
+
+
+def _log() -> logging.Logger:
+    return logging.getLogger(__name__)
