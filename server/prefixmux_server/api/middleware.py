@@ -1,4 +1,4 @@
-"""Around every request: its id, its place in the drain, and the last net for failures.
+"""Around every request: its id, its origin, its place in the drain, the net for failures.
 
 Plain ASGI, so that a client's disconnect reaches the routes. Never logs bodies or answers.
 """
@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefixmux_server.api import problems
-from prefixmux_server.errors import Draining
+from prefixmux_server.api.origin import refuse_cross_site
+from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.lifecycle import Lifecycle
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -55,6 +56,7 @@ class Frame:
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         try:
+            refuse_cross_site(scope["method"], Headers(scope=scope))
             if scope["path"] in OPEN_PATHS:
                 await self._app(scope, receive, reply)
                 return
@@ -62,7 +64,7 @@ class Frame:
                 await self._app(scope, receive, reply)
         except ClientDisconnect:
             return
-        except Draining as error:
+        except PrefixmuxServerError as error:
             await problems.response(error, reply.request_id)(scope, receive, reply)
         except Exception as error:  # noqa: BLE001 - the last net: the client learns nothing of it
             self._log.error("failed", request_id=reply.request_id, **_where(error))
