@@ -1,6 +1,7 @@
 """Immutable files named by the sha256 of their content, one folder per tenant.
 
-Knows bytes and digests; knows no task, no version and no format. Blobs of two tenants are never
+Knows bytes and digests, and of the format only how much a header announces; knows no task and no
+version. Blobs of two tenants are never
 shared, even with equal content: sharing would show in timing and muddle quotas and deletion.
 """
 
@@ -13,9 +14,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from prefixmux_store import container
 from prefixmux_store.errors import (
     BlobCorrupt,
     BlobMissing,
+    InvalidPrefix,
     StorageFailed,
     StorageFull,
     StoreReadOnly,
@@ -72,6 +75,23 @@ class BlobStore:
         """Bytes on disk; raises as `read` does, but looks at no content."""
         with _reading_errors():
             return self._files.stat(self._path(tenant, digest)).size
+
+    def resident_bytes(self, tenant: str, digest: str, item_bytes: int) -> int:
+        """What the tensors take in memory with `item_bytes` bytes per number, whatever their
+        dtype in the file. Raises as `read` does.
+
+        Reads the header alone. That is not hashed, but it has to account for every byte of the
+        file: so what a damaged one announces is no larger than the file bears out.
+        """
+        path = self._path(tenant, digest)
+        with _reading_errors():
+            try:
+                length = self._files.read_start(path, container.LENGTH_BYTES)
+                head = self._files.read_start(path, container.head_bytes(length))
+                values = container.count_values(head, self._files.stat(path).size)
+            except InvalidPrefix as error:
+                raise BlobCorrupt from error
+        return values * item_bytes
 
     def tenants(self) -> list[str]:
         """Those that have a folder."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,7 +21,7 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_METADATA_BYTES = 4 * 1024
 MAX_DIMENSIONS = 5
 
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
 _MAGIC: Mapping[bytes, str] = {
     b"PK\x03\x04": "zip archives",
     b"PK\x05\x06": "zip archives",
@@ -40,6 +40,17 @@ class Container:
     metadata: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A tensor as its header announces it; `begin` and `end` are places in the file."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
 def read(data: bytes, allowed: frozenset[str]) -> Container:
     """Checks everything but the tensors' values; `allowed` are the tensor names that may occur.
 
@@ -48,19 +59,34 @@ def read(data: bytes, allowed: frozenset[str]) -> Container:
     refuse_unsafe(data)
     header, start = _header(data)
     metadata = header.pop("__metadata__", {})
-    if not header:
-        raise InvalidPrefix("empty", "The file holds no tensors.")
     if not header.keys() <= allowed:
         names = ", ".join(sorted(allowed))
         raise InvalidPrefix("names", f"The file may hold only these tensors: {names}.")
     tensors: dict[str, RawTensor] = {}
-    position = start
-    for name, entry in header.items():
-        tensors[name] = _tensor(name, entry, data, start, position)
-        position += tensors[name].nbytes
-    if position < len(data):
-        raise InvalidPrefix("offsets", "The file goes on after its last tensor.")
+    for place in _places(header, start, len(data)):
+        view = memoryview(data)[place.begin : place.end]
+        tensors[place.name] = RawTensor(place.dtype, place.shape, view)
     return Container(tensors, _metadata(metadata))
+
+
+def head_bytes(data: bytes) -> int:
+    """Size of the header and of its length, which are the file's first bytes: never more than
+    8 + `MAX_HEADER_BYTES`. Looks at the first `LENGTH_BYTES` only. Raises `InvalidPrefix`."""
+    if len(data) < LENGTH_BYTES:
+        raise InvalidPrefix("truncated", "The file ends before its header.")
+    size = int.from_bytes(data[:LENGTH_BYTES], "little")
+    if not 2 <= size <= MAX_HEADER_BYTES:
+        message = f"The file is not safetensors, or its header exceeds {MAX_HEADER_BYTES} bytes."
+        raise InvalidPrefix("header", message)
+    return LENGTH_BYTES + size
+
+
+def count_values(head: bytes, file_bytes: int) -> int:
+    """How many numbers the tensors of a file of this size hold together; `head` are its first
+    `head_bytes`. Raises `InvalidPrefix`, also when the tensors do not fill the file."""
+    header, start = _header(head)
+    header.pop("__metadata__", None)
+    return sum(math.prod(place.shape) for place in _places(header, start, file_bytes))
 
 
 def write(tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> bytes:
@@ -73,8 +99,8 @@ def write(tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> byte
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": offsets}
         position += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % _LENGTH_BYTES)
-    parts = [len(text).to_bytes(_LENGTH_BYTES, "little"), text]
+    text += b" " * (-len(text) % LENGTH_BYTES)
+    parts = [len(text).to_bytes(LENGTH_BYTES, "little"), text]
     return b"".join([*parts, *(tensor.data for _, tensor in ordered)])
 
 
@@ -103,27 +129,36 @@ def _rank(dtype: str) -> int:
 
 
 def _header(data: bytes) -> tuple[dict[str, object], int]:
-    if len(data) < _LENGTH_BYTES:
-        raise InvalidPrefix("truncated", "The file ends before its header.")
-    size = int.from_bytes(data[:_LENGTH_BYTES], "little")
-    if not 2 <= size <= MAX_HEADER_BYTES:
-        message = f"The file is not safetensors, or its header exceeds {MAX_HEADER_BYTES} bytes."
-        raise InvalidPrefix("header", message)
-    start = _LENGTH_BYTES + size
+    start = head_bytes(data)
     if start > len(data):
         raise InvalidPrefix("truncated", "The file ends within its header.")
     try:
-        header = strict_json.loads(data[_LENGTH_BYTES:start])
+        header = strict_json.loads(data[LENGTH_BYTES:start])
     except strict_json.DuplicateKeyError:
         raise InvalidPrefix("duplicate", "The header names a key twice.") from None
     except ValueError:
         raise InvalidPrefix("header", "The header is not valid JSON.") from None
-    if not isinstance(header, dict) or data[_LENGTH_BYTES] != ord("{"):
+    if not isinstance(header, dict) or data[LENGTH_BYTES] != ord("{"):
         raise InvalidPrefix("header", "The header is not a JSON object.")
     return header, start
 
 
-def _tensor(name: str, entry: object, data: bytes, start: int, position: int) -> RawTensor:
+def _places(header: Mapping[str, object], start: int, file_bytes: int) -> Iterator[_Place]:
+    """Each tensor of a header without metadata; `start` is where the data section begins."""
+    if not header:
+        raise InvalidPrefix("empty", "The file holds no tensors.")
+    position = start
+    for name, entry in header.items():
+        place = _place(name, entry, start, position)
+        if place.end > file_bytes:
+            raise InvalidPrefix("truncated", f"The file ends within tensor {name}.")
+        yield place
+        position = place.end
+    if position < file_bytes:
+        raise InvalidPrefix("offsets", "The file goes on after its last tensor.")
+
+
+def _place(name: str, entry: object, start: int, position: int) -> _Place:
     """`start` is where the data section begins, `position` where this tensor has to."""
     if not isinstance(entry, dict) or entry.keys() != _TENSOR_FIELDS:
         message = f"Tensor {name} needs exactly dtype, shape and data_offsets."
@@ -137,10 +172,7 @@ def _tensor(name: str, entry: object, data: bytes, start: int, position: int) ->
     if not _integers(entry["data_offsets"]) or entry["data_offsets"] != [begin, begin + size]:
         message = f"Tensor {name} does not lie where its shape and its predecessors put it."
         raise InvalidPrefix("offsets", message)
-    if position + size > len(data):
-        raise InvalidPrefix("truncated", f"The file ends within tensor {name}.")
-    view = memoryview(data)[position : position + size]
-    return RawTensor(cast(DType, dtype), shape, view)
+    return _Place(name, cast(DType, dtype), shape, position, position + size)
 
 
 def _shape(name: str, value: object) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,10 @@ class Files(Protocol):
     def stat(self, path: Path) -> FileStat: ...
 
     def read(self, path: Path) -> bytes: ...
+
+    def read_start(self, path: Path, size: int) -> bytes:
+        """The first `size` bytes, at least 2, and no more from the disk; fewer if the file ends."""
+        ...
 
     def lock(self, path: Path, *, exclusive: bool, wait: bool) -> AbstractContextManager[bool]:
         """Holds a lock among all processes while entered; yields False if another holds it."""
@@ -112,12 +116,13 @@ class OsFiles:
         return FileStat(found.st_size, found.st_mtime)
 
     def read(self, path: Path) -> bytes:
-        # O_NONBLOCK: a pipe planted under a blob's name must not hang the reader.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FileNotFoundError(errno.ENOENT, "not a plain file", str(path))
+        with _reading(path) as file:
             return file.read()
+
+    def read_start(self, path: Path, size: int) -> bytes:
+        # A buffer of this size is filled once, and again only if the system gave less.
+        with _reading(path, buffering=size) as file:
+            return file.read(size)
 
     @contextlib.contextmanager
     def lock(self, path: Path, *, exclusive: bool, wait: bool) -> Iterator[bool]:
@@ -133,3 +138,13 @@ class OsFiles:
             yield True
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _reading(path: Path, buffering: int = -1) -> Iterator[BinaryIO]:
+    # O_NONBLOCK: a pipe planted under a blob's name must not hang the reader.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb", buffering=buffering) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a plain file", str(path))
+        yield file

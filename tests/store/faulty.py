@@ -94,6 +94,10 @@ class FaultyFiles(OsFiles):
         self._maybe()
         return super().read(path)
 
+    def read_start(self, path: Path, size: int) -> bytes:
+        self._maybe()
+        return super().read_start(path, size)
+
     @contextlib.contextmanager
     def lock(self, path: Path, *, exclusive: bool, wait: bool) -> Iterator[bool]:
         self._maybe()

@@ -75,6 +75,14 @@ def test_only_plain_files_have_a_size(folder: Path) -> None:
             files.stat(folder / name)
 
 
+def test_the_start_of_a_file_can_be_read_alone(folder: Path) -> None:
+    files = OsFiles()
+    (folder / "file").write_bytes(b"0123456789")
+    for size in (2, 8, 10):
+        assert files.read_start(folder / "file", size) == b"0123456789"[:size]
+    assert files.read_start(folder / "file", 2**16) == b"0123456789"
+
+
 def test_locks_are_shared_or_exclusive(folder: Path) -> None:
     files = OsFiles()
 
