@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from prefixmux_server.engine.sampler import Sampler
 from prefixmux_server.engine.scheduler import Limits, Scheduler
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.memory.layout import KVLayout, SiteSpec
-from prefixmux_server.memory.loader import PrefixLoader
+from prefixmux_server.memory.loader import PrefixLoader, loader_threads
 from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import (
     default_capacity,
@@ -45,6 +44,7 @@ from prefixmux_store.files import OsFiles
 
 METHODS = ("PREFIX_TUNING", "CARTRIDGE")
 _TRIAL_TOKENS = 512
+_LOADER_THREADS = 2
 
 
 def start_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
@@ -100,8 +100,7 @@ class _Builder:
         shape = model_shape(info, self.settings.max_prefix_tokens)
         blobs = BlobStore(Path(self.settings.store), OsFiles())
         source = StoreSource(blobs, shape, dtype, pin=device.type == "cuda")
-        executor = ThreadPoolExecutor(2, thread_name_prefix="prefix-loader")
-        loader = PrefixLoader(source, executor, self.wake)
+        loader = PrefixLoader(source, loader_threads(_LOADER_THREADS), self.wake)
         pool = layout.capacity_tokens * loaded.spec.bytes_per_token(dtype)
         host, on_device = self.settings.prefix_host_bytes, self.settings.prefix_device_bytes
         return Residency(

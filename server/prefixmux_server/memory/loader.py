@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+
+import torch
 
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.source import PrefixLoadError, PrefixSource
@@ -17,6 +19,17 @@ class Loaded:
 
     key: PrefixKey
     result: PrefixKV | PrefixLoadError
+
+
+def loader_threads(count: int) -> Executor:
+    """Threads for loading. Each computes alone: one that ever ran a parallel region would keep a
+    team of its own for good, and those teams slow down every later step of the main thread."""
+    return ThreadPoolExecutor(
+        count,
+        thread_name_prefix="prefix-loader",
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
 
 
 class PrefixLoader:
