@@ -76,6 +76,17 @@ class BlobStore:
         with _reading_errors():
             return self._files.stat(self._path(tenant, digest)).size
 
+    def lasting_size(self, tenant: str, digest: str) -> int:
+        """As `size`, once the blob would survive a power cut.
+
+        It may be of a write that is still under way elsewhere: which synced the content before
+        it gave the name, but not yet the name. Raises `StoreReadOnly` too, as `write` does.
+        """
+        size = self.size(tenant, digest)
+        with _sync_errors():
+            self._files.sync_folder(self._path(tenant, digest).parent)
+        return size
+
     def resident_bytes(self, tenant: str, digest: str, item_bytes: int) -> int:
         """What the tensors take in memory with `item_bytes` bytes per number, whatever their
         dtype in the file. Raises as `read` does.

@@ -127,10 +127,10 @@ class PrefixStore:
         )
 
         def ensure_blob() -> None:
-            # A collection came between, whose grace was shorter than this upload took? Another
-            # cannot before the version is visible.
+            # A collection came between, whose grace was shorter than this upload took, or a
+            # discard of the same content? Another cannot before the version is visible.
             with contextlib.suppress(BlobMissing):
-                if self._blobs.size(tenant, staged.digest) == staged.nbytes:
+                if self._blobs.lasting_size(tenant, staged.digest) == staged.nbytes:
                     return
             self._blobs.write(tenant, staged.data)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,19 @@ import pytest
 from prefixmux_store.opening import CATALOGUE_NAME
 from prefixmux_store.store import PrefixStore
 from store.crashes import Disk, disks
-from store.ledger import Op, observed, perform
-from store.makers import fast_folder
-from store.recording import Event, Sync, SyncFolder, prefixes, record
+from store.ledger import EMPTY, TENANT, Op, expected, observed, perform
+from store.makers import fast_folder, prefix
+from store.recording import (
+    Begun,
+    Event,
+    RecordingCatalogue,
+    RecordingFiles,
+    Returned,
+    Sync,
+    SyncFolder,
+    prefixes,
+    record,
+)
 
 # A new task, another version of it, another task with the same content, a deletion, an upload
 # that is taken back, a collection.
@@ -80,6 +91,37 @@ def test_every_cut_in_every_history_of_five_operations() -> None:
     found = outcomes(histories(5))
     assert len(found) > 20_000
     assert wrong(found) == []
+
+
+def test_every_cut_when_a_commit_finds_the_file_of_an_upload_that_is_half_done(
+    folder: Path,
+) -> None:
+    """Its own was taken back; the one it finds has a name that is not durable yet."""
+
+    class Overtaken(RecordingFiles):
+        after_rename: Callable[[], None] | None = None
+
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            overtake, self.after_rename = self.after_rename, None
+            if overtake:
+                overtake()
+
+    root, log = folder / "store", list[Event]()
+    PrefixStore.open(root).close()
+    files, catalogue = Overtaken(root, log), RecordingCatalogue(root / CATALOGUE_NAME, log)
+    with PrefixStore(root, files, catalogue, ExitStack()) as store:
+        staged = store.stage(TENANT, prefix(0))
+        store.discard(TENANT, staged.digest)
+
+        def commit() -> None:
+            log.append(Begun(EMPTY, expected(EMPTY, Op("put", "a", 0))[0]))
+            store.commit(TENANT, "a", staged)
+            log.append(Returned())
+
+        files.after_rename = commit
+        store.stage(TENANT, prefix(0))
+    assert wrong(outcomes([log])) == []
 
 
 @pytest.mark.parametrize("forgotten", [Sync, SyncFolder])
