@@ -201,6 +201,10 @@ BAD_FORMS: list[tuple[dict[str, bytes], dict[str, str], str | None]] = [
     ({"file": native()}, {"task_id": "e2e", "task_index": "x"}, "task_index"),
     ({"file": native()}, {"task_id": "e2e", "task_index": "-1"}, "task_index"),
     ({"file": native()}, {"task_id": "e2e", "description": "x" * 1001}, "description"),
+    ({"file": native()}, {"task_id": "e2e", "description": "a\x00b"}, "description"),
+    ({"file": native()}, {"task_id": "e2e", "description": "a\x1b[2J"}, "description"),
+    ({"file": native()}, {"task_id": "e2e", "description": "a\r\nb"}, "description"),
+    ({"file": native()}, {"task_id": "e2e", "description": "a\x85"}, "description"),
     ({"file": native()}, {"task_id": "e2e", "tenant": "other"}, None),
     ({"file": native(), "task_id": b"e2e"}, {}, "task_id"),
     ({"file": native(), "other": b""}, {"task_id": "e2e"}, None),
@@ -238,6 +242,44 @@ async def test_broken_multipart(api: Api, body: bytes) -> None:
         error_of(answer, 422, "invalid_request")
 
 
+def form(*parts: tuple[str, bytes], end: bytes = b"--x--\r\n") -> bytes:
+    """`parts`: what stands after `form-data; `, and the content."""
+    opened = (b"--x\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" for _ in parts)
+    filled = (one % (name.encode(), data) for one, (name, data) in zip(opened, parts, strict=True))
+    return b"".join(filled) + end
+
+
+NATIVE_PART = ('name="file"; filename="f"', native())
+
+
+@pytest.mark.parametrize("name", ["task_id", "description", "activate", "sha256", "task_index"])
+@pytest.mark.parametrize("charset", ["", "; charset=latin-1", "; charset=utf-16", "; charset=x"])
+async def test_text_of_a_form_is_utf8(api: Api, name: str, charset: str) -> None:
+    fields = {"task_id": b"e2e", name: b"Men\xfc"}
+    parts = [(f'name="{key}"', value) for key, value in fields.items()]
+    headers = {"content-type": f"multipart/form-data; boundary=x{charset}"}
+    answer = await api.client.post("/prefixes", content=form(*parts, NATIVE_PART), headers=headers)
+    assert error_of(answer, 422, "invalid_request")["param"] == name
+    assert api.stored() == (0, 0)
+
+
+async def test_a_form_is_utf8_whatever_charset_it_claims(api: Api) -> None:
+    parts = [('name="task_id"', b"e2e"), ('name="description"', "Menü".encode()), NATIVE_PART]
+    headers = {"content-type": "multipart/form-data; boundary=x; charset=latin-1"}
+    answer = await api.client.post("/prefixes", content=form(*parts), headers=headers)
+    assert answer.json()["description"] == "Menü"
+
+
+@pytest.mark.parametrize("end", [b"", b"--x", b"--x-", b"--x\r\n"])
+async def test_a_form_that_breaks_off_is_told_so(api: Api, end: bytes) -> None:
+    whole = form(('name="task_id"', b"e2e"), NATIVE_PART, end=end)
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    for body in (whole, whole[: len(whole) // 2]):
+        answer = await api.client.post("/prefixes", content=body, headers=headers)
+        assert "breaks off" in error_of(answer, 422, "invalid_request")["message"]
+    assert api.stored() == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "content_type"),
     [
@@ -263,6 +305,11 @@ async def test_other_media_types(api: Api, method: str, path: str, content_type:
         ({"content-digest": "sha-256=:abc:"}, 422, "invalid_request"),
         ({"content-digest": "sha-256=:YWJj:"}, 422, "invalid_request"),
         ({"content-digest": "md5"}, 422, "invalid_request"),
+        ({"content-digest": f"{content_digest(b'other')};a=1"}, 422, "digest_mismatch"),
+        ({"content-digest": f"{content_digest(native())};"}, 422, "invalid_request"),
+        ({"content-digest": f"{content_digest(native())},"}, 422, "invalid_request"),
+        ({"content-digest": f"{content_digest(native())} x=:YWJj:"}, 422, "invalid_request"),
+        ({"content-digest": ""}, 422, "invalid_request"),
         ({"if-none-match": '"etag"'}, 422, "invalid_request"),
         ({"content-encoding": "gzip"}, 415, "unsupported_media_type"),
     ],
@@ -276,7 +323,9 @@ async def test_bad_headers(api: Api, headers: dict[str, str], status: int, code:
 async def test_digests_of_other_algorithms_are_passed_over(api: Api) -> None:
     data = native()
     both = f"{content_digest(b'other', 'sha512')}, {content_digest(data)}"
-    for header in (content_digest(b"other", "sha512"), both):
+    described = f'{content_digest(data)};a;b=1 ; c="x, y=:z: \\" ;"'
+    first = f'sha-512=:YWJj:;note="sha-256=:YWJj:, " ,{described}'
+    for header in (content_digest(b"other", "sha512"), both, described, first):
         headers = {"content-digest": header}
         answer = await api.client.put("/prefixes/e2e", content=data, headers=headers)
         assert answer.is_success

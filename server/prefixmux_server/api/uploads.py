@@ -10,25 +10,29 @@ import binascii
 import re
 
 from fastapi import Request
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import FormData
 
-from prefixmux_server.api.body import in_time, limited, media_type, read, refuse_encoding
+from prefixmux_server.api.body import media_type, read, refuse_encoding
+from prefixmux_server.api.forms import bytes_of, read_form, text_of
 from prefixmux_server.errors import InvalidRequest, UnsupportedMediaType
 from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
 from prefixmux_store.errors import PrefixTooLarge
 from prefixmux_store.names import check_task_id
 
-# Boundaries, part headers and the small fields of a form, beside its files.
-FORM_OVERHEAD = 64 * 1024
-MAX_FILES = 2
-MAX_FIELDS = 6
 MAX_DESCRIPTION = 1000
 FILES = ("file", "adapter_config", "adapter_model")
 FIELDS = ("task_id", "activate", "description", "sha256", "task_index")
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)
-CONTENT_DIGEST = re.compile(r"\s*([a-z0-9*.-]+)=:([A-Za-z0-9+/=]*):\s*")
+# Such as a terminal that lists descriptions would obey.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# A member of a dictionary (RFC 9651): a key, bytes, and parameters, which say nothing here.
+DIGEST = re.compile(
+    r"""[ \t]*+ (?P<key>[a-z*][a-z0-9_.*-]*+) = :(?P<bytes>[A-Za-z0-9+/=]*+):
+    (?: [ ]*+;[ ]*+ [a-z*][a-z0-9_.*-]*+ (?: = (?: "(?:[^"\\]|\\["\\])*+" | [^\s",;]++ ) )? )*+
+    [ \t]*+ (?P<comma>,?)""",
+    re.VERBOSE,
+)
 
 
 async def raw_upload(request: Request, task_id: str, limit: int) -> Upload:
@@ -47,32 +51,16 @@ async def form_upload(request: Request, limit: int) -> Upload:
     if media_type(request) != "multipart/form-data":
         raise UnsupportedMediaType("Send multipart/form-data, or PUT the raw file to its task.")
     refuse_encoding(request)
-    form = await _form(request, limit)
+    form = await read_form(request, limit, PrefixTooLarge(limit))
     try:
         return await _upload(form, limit)
     finally:
         await form.close()
 
 
-async def _form(request: Request, limit: int) -> FormData:
-    pieces = limited(request, limit + FORM_OVERHEAD, PrefixTooLarge(limit))
-    try:
-        parser = MultiPartParser(
-            request.headers,
-            pieces,
-            max_files=MAX_FILES,
-            max_fields=MAX_FIELDS,
-            max_part_size=FORM_OVERHEAD,
-        )
-        async with in_time(limit):
-            return await parser.parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
-        raise InvalidRequest("The multipart form could not be read.") from error
-
-
 async def _upload(form: FormData, limit: int) -> Upload:
     _check_names(form)
-    task_id = check_task_id(_field(form, "task_id") or "")
+    task_id = check_task_id(text_of(form, "task_id") or "")
     activate = _flag(form, "activate")
     description = _description(form)
     content = await _content(form)
@@ -91,12 +79,12 @@ def _check_names(form: FormData) -> None:
 
 
 async def _content(form: FormData) -> NativeFile | PeftFiles:
-    native = await _file(form, "file")
-    config, model = await _file(form, "adapter_config"), await _file(form, "adapter_model")
+    native = await bytes_of(form, "file")
+    config, model = await bytes_of(form, "adapter_config"), await bytes_of(form, "adapter_model")
     if native is not None and config is None and model is None:
         return NativeFile(native, _digest(form))
     if native is None and config is not None and model is not None:
-        if _field(form, "sha256") is not None:
+        if text_of(form, "sha256") is not None:
             raise InvalidRequest("sha256 is of `file`; leave it out here.", param="sha256")
         return PeftFiles(config, model)
     raise InvalidRequest(
@@ -113,45 +101,33 @@ def _check_size(content: NativeFile | PeftFiles, limit: int) -> None:
         raise PrefixTooLarge(limit)
 
 
-async def _file(form: FormData, name: str) -> bytes | None:
-    part = form.get(name)
-    if isinstance(part, UploadFile):
-        return await part.read()
-    return None if part is None else part.encode()
-
-
-def _field(form: FormData, name: str) -> str | None:
-    part = form.get(name)
-    if isinstance(part, UploadFile):
-        raise InvalidRequest("This field is text, not a file.", param=name)
-    return part
-
-
 def _flag(form: FormData, name: str) -> bool:
-    text = _field(form, name)
+    text = text_of(form, name)
     if text not in (None, "true", "false"):
         raise InvalidRequest('This is "true" or "false".', param=name)
     return text != "false"
 
 
 def _index(form: FormData) -> int | None:
-    text = _field(form, "task_index")
+    text = text_of(form, "task_index")
     if text is not None and not INDEX.fullmatch(text):
         raise InvalidRequest("This is a number from 0.", param="task_index")
     return None if text is None else int(text)
 
 
 def _description(form: FormData) -> str | None:
-    text = _field(form, "description")
-    if text is not None and len(text) > MAX_DESCRIPTION:
+    text = text_of(form, "description")
+    if text is not None and (len(text) > MAX_DESCRIPTION or CONTROL.search(text)):
         raise InvalidRequest(
-            f"A description has at most {MAX_DESCRIPTION} characters.", param="description"
+            f"A description is one line of at most {MAX_DESCRIPTION} characters, none of them"
+            " control characters.",
+            param="description",
         )
     return text
 
 
 def _digest(form: FormData) -> str | None:
-    text = _field(form, "sha256")
+    text = text_of(form, "sha256")
     if text is None:
         return None
     if (match := SHA256.fullmatch(text)) is None:
@@ -160,16 +136,18 @@ def _digest(form: FormData) -> str | None:
 
 
 def _content_digest(header: str | None) -> str | None:
-    """The sha-256 of a `Content-Digest` (RFC 9530) ; other algorithms are passed over."""
+    """The sha-256 of a `Content-Digest` (RFC 9530); other algorithms are passed over."""
     if header is None:
         return None
-    for member in header.split(","):
-        match = CONTENT_DIGEST.fullmatch(member)
-        if match is None:
+    digests, at, more = {}, 0, True
+    while more:
+        if (match := DIGEST.match(header, at)) is None:
             raise _bad_digest()
-        if match[1] == "sha-256":
-            return _decoded(match[2])
-    return None
+        digests[match["key"]] = match["bytes"]
+        at, more = match.end(), bool(match["comma"])
+    if at != len(header):
+        raise _bad_digest()
+    return _decoded(digests["sha-256"]) if "sha-256" in digests else None
 
 
 def _decoded(encoded: str) -> str:
