@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from prefixmux.cli import build_app
+from prefixmux_server.settings import Settings
 
 FLAGS: dict[str, object] = {
     "store": "prefixes",
@@ -25,6 +26,8 @@ FLAGS: dict[str, object] = {
     "prefix_host_bytes": 1000,
     "prefix_device_bytes": 2000,
     "max_prefix_tokens": 64,
+    "threads": 2,
+    "layout": "slots",
     "max_body_bytes": 4000,
     "max_upload_bytes": 5000,
     "drain_seconds": 2.5,
@@ -63,6 +66,10 @@ def test_every_flag_is_handed_over_by_its_name(monkeypatch: pytest.MonkeyPatch) 
     words.append("--allow-anonymous")
     assert serve(monkeypatch, server, "gpt2", *words).exit_code == 0
     assert server.given == {"model": "gpt2", "allow_anonymous": True, **FLAGS}
+
+
+def test_every_setting_of_the_server_is_a_flag() -> None:
+    assert {"model", "allow_anonymous", *FLAGS} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

@@ -26,6 +26,11 @@ def serve(
         Literal["auto", "float32", "bfloat16", "float16"] | None,
         typer.Option(help="auto on a CPU: float32."),
     ] = None,
+    layout: Annotated[
+        Literal["auto", "rows", "slots"] | None,
+        typer.Option(help="auto: rows on a CPU, slots on a GPU."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the engine, on a CPU.")] = None,
     max_batch_rows: Annotated[int | None, typer.Option(help="Default 64.")] = None,
     max_batch_tokens: Annotated[int | None, typer.Option(help="Default 2048.")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="Default 1024.")] = None,
