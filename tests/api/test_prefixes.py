@@ -441,6 +441,21 @@ async def test_a_trial_forward_that_fails_leaves_nothing(
     assert api.stored() == (0, 0)
 
 
+async def test_an_upload_that_comes_second_leaves_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def another_is_first(*_: str) -> None:
+        first = api.store.stage("default", native(fill=2))
+        api.store.commit("default", "e2e", first)
+
+    monkeypatch.setattr(api.engine, "probe", another_is_first)
+    headers = {"if-none-match": "*"}
+    answer = await api.client.put("/prefixes/e2e", content=native(), headers=headers)
+    error_of(answer, 412, "precondition_failed")
+    assert api.stored() == (1, 1)
+    assert (await api.client.get("/prefixes/e2e/versions/1/file")).content == native(fill=2)
+
+
 async def test_a_store_that_cannot_discard_hides_no_refusal(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,18 +57,10 @@ class PrefixService:
         staged = await asyncio.to_thread(self._stage, tenant.name, upload, model)
         try:
             self._check_trial(await self._engine.probe(tenant.name, staged.digest))
+            version, created = await asyncio.to_thread(self._commit, tenant.name, upload, staged)
         except BaseException:
             await asyncio.to_thread(self._discard, tenant.name, staged.digest)
             raise
-        version, created = await asyncio.to_thread(
-            self._store.commit,
-            tenant.name,
-            upload.task_id,
-            staged,
-            activate=upload.activate,
-            description=upload.description,
-            create_only=upload.create_only,
-        )
         return self._version(version), created
 
     async def list_tasks(
@@ -129,6 +121,16 @@ class PrefixService:
         check_model(file, shape)
         _check_positions(file, model)
         return self._store.stage(tenant, data)
+
+    def _commit(self, tenant: str, upload: Upload, staged: PrefixFile) -> tuple[Version, bool]:
+        return self._store.commit(
+            tenant,
+            upload.task_id,
+            staged,
+            activate=upload.activate,
+            description=upload.description,
+            create_only=upload.create_only,
+        )
 
     def _discard(self, tenant: str, digest: str) -> None:
         """A file that cannot be removed now is left to the next collection."""
