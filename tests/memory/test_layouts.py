@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from support.rows import Steps, layout_of, prefix_of, row_of, segment
 
-from prefixmux_server.memory.layout import Span
+from prefixmux_server.memory.layout import Lease, Span
 from prefixmux_server.memory.select import LayoutName
 
 
@@ -93,3 +93,20 @@ def test_a_row_never_runs_beyond_its_reservation(name: LayoutName, start: int, c
     assert lease is not None
     with pytest.raises(ValueError, match="reserved"):
         layout.plan([Span(lease, start, count)])
+
+
+def test_rows_of_many_lengths_do_not_hold_each_others_memory() -> None:
+    """Every length had a crowd once; a row left in each must not keep the crowd's memory."""
+    layout = layout_of("rows", 2048)
+    left: list[Lease] = []
+    for length in (64, 128, 256, 512):
+        crowd = [layout.admit([], length) for _ in range(2048 // length - len(left))]
+        kept = [lease for lease in crowd if lease is not None]
+        left.append(kept.pop())
+        for lease in kept:
+            layout.release(lease)
+        layout.check_integrity()
+    room = 2048 - sum(lease.reserved for lease in left)
+    assert layout.admit([], room) is not None
+    layout.check_integrity()
+    assert layout.admit([], 1) is None

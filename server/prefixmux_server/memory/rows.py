@@ -28,7 +28,7 @@ class RowLayout:
         dtype: torch.dtype,
         *,
         grain: int = 64,
-        slab_rows: int = 8,
+        slab_rows: int = 16,
         poison: bool = False,
     ) -> None:
         self._spec = spec
@@ -81,7 +81,7 @@ class RowLayout:
         return RowsPlan([SlabPlan(s.keys, s.values, rows[key]) for key, s in slabs.items()])
 
     def check_integrity(self) -> None:
-        total = sum(len(slab.leases) for slab in self._slabs)
+        total = sum(slab.live for slab in self._slabs)
         assert total == len(self._where), "a row is lost or owned twice"
         for lease, (slab, row) in self._where.items():
             assert slab.leases[row] is lease, "a row belongs to another lease"
@@ -96,21 +96,35 @@ class RowLayout:
         return -(-tokens // self._grain) * self._grain
 
     def _allocated(self) -> int:
-        return sum(slab.cap * slab.rows for slab in self._slabs)
+        return sum(slab.cap * slab.touched for slab in self._slabs)
 
     def _slab_for(self, cap: int) -> Slab | None:
-        """The fullest slab of this length with a free row, else a new one."""
-        open_slabs = [s for s in self._slabs if s.cap == cap and not s.full]
-        if open_slabs:
-            return max(open_slabs, key=lambda slab: len(slab.leases))
-        return self._new_slab(cap)
-
-    def _new_slab(self, cap: int) -> Slab | None:
-        if self._capacity - self._allocated() < cap * self._slab_rows:
-            self._slabs = [slab for slab in self._slabs if slab.leases]
-        rows = min(self._slab_rows, (self._capacity - self._allocated()) // cap)
-        if rows < 1:
+        """One with a free row of this length, whose memory is there or can be had."""
+        slab = self._open_slab(cap)
+        if slab is not None and slab.idle_tokens:
+            return slab
+        if not self._make_room(cap):
             return None
+        return self._open_slab(cap) or self._new_slab(cap)
+
+    def _open_slab(self, cap: int) -> Slab | None:
+        """The fullest one that has a free row."""
+        slabs = [slab for slab in self._slabs if slab.cap == cap and not slab.full]
+        return max(slabs, key=lambda slab: slab.live, default=None)
+
+    def _new_slab(self, cap: int) -> Slab:
+        rows = min(self._slab_rows, self._capacity // cap)
         slab = Slab(self._spec, cap, rows, self._dtype, poison=self._poison)
         self._slabs.append(slab)
         return slab
+
+    def _make_room(self, tokens: int) -> bool:
+        """Take back what rows that ended have used, as far as needed; False: it is not enough."""
+        live = sum(slab.cap * slab.live for slab in self._slabs)
+        if live + tokens > self._capacity:
+            return False
+        if self._allocated() + tokens > self._capacity:
+            self._slabs = [slab for slab in self._slabs if slab.live]
+        while self._allocated() + tokens > self._capacity:
+            max(self._slabs, key=lambda slab: slab.idle_tokens).shrink()
+        return True
