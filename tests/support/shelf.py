@@ -40,6 +40,9 @@ class Shelf:
     def release(self, lease: Lease) -> None:
         raise NotImplementedError
 
+    def rank(self, lease: Lease) -> tuple[int, int]:
+        return 0, 0
+
     def plan(self, spans: Sequence[Span]) -> StepPlan:
         raise NotImplementedError
 

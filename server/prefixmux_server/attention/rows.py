@@ -37,7 +37,7 @@ class SlabPlan:
     def __init__(self, keys: Tensor, values: Tensor, rows: Sequence[SlabRow]) -> None:
         self._keys = keys
         self._values = values
-        self._tokens = torch.cat([torch.arange(r.first, r.first + r.count) for r in rows])
+        self._tokens = _index([t for r in rows for t in range(r.first, r.first + r.count)])
         self._cells = (
             torch.cat([torch.full((r.count,), r.row) for r in rows]),
             torch.cat([torch.arange(r.length - r.count, r.length) for r in rows]),
@@ -54,10 +54,13 @@ class SlabPlan:
         dropped.
         """
         _, live, heads, cap, _ = self._keys.shape
-        self._decode_tokens = torch.tensor([r.first for r in rows], dtype=torch.long)
-        self._decode_rows = torch.tensor([r.row for r in rows], dtype=torch.long)
-        self._take = torch.zeros(live, dtype=torch.long)
-        self._take[self._decode_rows] = self._decode_tokens
+        self._decodes = bool(rows)
+        self._decode_tokens = _index([r.first for r in rows])
+        self._decode_rows = _index([r.row for r in rows])
+        take = [0] * live
+        for row in rows:
+            take[row.row] = row.first
+        self._take = _index(take)
         bias = torch.zeros(live, 1, cap, dtype=self._keys.dtype)
         for row in rows:
             bias[row.row, :, row.length :] = float("-inf")
@@ -70,7 +73,7 @@ class SlabPlan:
         keys, values = self._keys[layer], self._values[layer]
         keys.transpose(1, 2).index_put_(self._cells, key[self._tokens])
         values.transpose(1, 2).index_put_(self._cells, value[self._tokens])
-        if len(self._decode_rows):
+        if self._decodes:
             result = self._attend_decode(keys, values, query[self._take], scaling)
             out[self._decode_tokens] = result[self._decode_rows]
         for row, mask in self._prefill:
@@ -85,6 +88,13 @@ class SlabPlan:
         )
         mixed = torch.bmm(scores.softmax(-1), values.view(live * heads, cap, -1))
         return mixed.view(live, query.shape[1], -1)
+
+
+def _index(values: Sequence[int]) -> slice | Tensor:
+    """A slice where the values follow each other, as they mostly do: it copies nothing."""
+    if values and list(values) == list(range(values[0], values[0] + len(values))):
+        return slice(values[0], values[0] + len(values))
+    return torch.tensor(values, dtype=torch.long)
 
 
 def _attend_prefill(

@@ -65,6 +65,7 @@ class Forward:
     def _pass(self, rows: Sequence[BatchRow]) -> list[tuple[BatchRow, int | None]]:
         for row in rows:
             _check_prefixes(row)
+        rows = sorted(rows, key=lambda row: self._layout.rank(row.request.row.lease))
         self._failpoints.before_forward([row.request.submit.id for row in rows])
         batch = assemble(rows)
         plan = self._layout.plan(batch.spans)

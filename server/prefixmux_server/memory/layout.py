@@ -128,6 +128,10 @@ class KVLayout(Protocol):
         """Give the row's own memory back. The segments' placements stay."""
         ...
 
+    def rank(self, lease: Lease) -> tuple[int, int]:
+        """Rows in this order stand in the batch as they do in memory: the plan copies least."""
+        ...
+
     def plan(self, spans: Sequence[Span]) -> StepPlan:
         """The attention of one step; spans in the order of the ragged batch."""
         ...

@@ -68,6 +68,10 @@ class RowLayout:
         if moved is not None:
             self._where[moved] = (slab, row)
 
+    def rank(self, lease: Lease) -> tuple[int, int]:
+        slab, row = self._where[lease]
+        return id(slab), row
+
     def plan(self, spans: Sequence[Span]) -> RowsPlan:
         rows: dict[int, list[SlabRow]] = {}
         slabs: dict[int, Slab] = {}

@@ -80,6 +80,9 @@ class SlotLayout:
         self._give_back(self._own.pop(lease))
         del self._tables[lease]
 
+    def rank(self, lease: Lease) -> tuple[int, int]:
+        return 0, 0
+
     def plan(self, spans: Sequence[Span]) -> GatherPlan:
         rows, first = [], 0
         for span in spans:
