@@ -80,11 +80,13 @@ class PrefixStore:
         *,
         shape: ModelShape | None = None,
         digest: str | None = None,
+        check: Callable[[PrefixFile], None] | None = None,
     ) -> PrefixFile:
         """Checks a file and keeps it durably, visible to nobody until `commit`.
 
         Nothing is written unless every check passes: the format's own rules, then `digest`
-        (`DigestMismatch`), then `shape` (as `check_model`), each if given.
+        (`DigestMismatch`), then `shape` (as `check_model`), then the caller's `check`, which
+        raises what it refuses with; each if given.
         """
         check_tenant(tenant)
         file = format.parse(data)
@@ -92,6 +94,8 @@ class PrefixStore:
             raise DigestMismatch
         if shape is not None:
             check_model(file, shape)
+        if check is not None:
+            check(file)
         with self._writing():
             self._blobs.write(tenant, data)
         return file

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import EngineError, ModelInfo
@@ -25,16 +26,15 @@ from prefixmux_server.service.views import (
 )
 from prefixmux_store.convert.peft import from_peft
 from prefixmux_store.errors import (
-    DigestMismatch,
     InvalidPrefix,
     PreconditionFailed,
     StoreError,
     TaskNotFound,
 )
-from prefixmux_store.format import PrefixFile, parse
+from prefixmux_store.format import PrefixFile
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.types import Task, Version
-from prefixmux_store.validate import ModelShape, check_model
+from prefixmux_store.validate import ModelShape
 
 
 class PrefixService:
@@ -115,12 +115,9 @@ class PrefixService:
             raise InvalidRequest(
                 "The file holds one task; leave task_index out.", param="task_index"
             )
-        file = parse(data)
-        if digest not in (None, file.digest):
-            raise DigestMismatch
-        check_model(file, shape)
-        _check_positions(file, model)
-        return self._store.stage(tenant, data)
+        return self._store.stage(
+            tenant, data, shape=shape, digest=digest, check=partial(_check_positions, model)
+        )
 
     def _commit(self, tenant: str, upload: Upload, staged: PrefixFile) -> tuple[Version, bool]:
         return self._store.commit(
@@ -174,7 +171,7 @@ def _native(content: NativeFile | PeftFiles, shape: ModelShape) -> tuple[bytes, 
     return from_peft(content.adapter_config, content.adapter_model, shape), None
 
 
-def _check_positions(file: PrefixFile, model: ModelInfo) -> None:
+def _check_positions(model: ModelInfo, file: PrefixFile) -> None:
     """A prefix that leaves no position for one token could never be served."""
     if model.context is not None and file.offset("decoder") >= model.context:
         raise InvalidPrefix(
