@@ -121,8 +121,8 @@ class RowsPlan:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float
     ) -> Tensor:
-        tokens = query.transpose(0, 1)
-        out = query.new_empty(tokens.shape[0], tokens.shape[1], value.shape[2])
+        queries, keys, values = (t.transpose(0, 1) for t in (query, key, value))
+        out = query.new_empty(queries.shape[0], queries.shape[1], value.shape[2])
         for slab in self._slabs:
-            slab.attend(layer, tokens, key.transpose(0, 1), value.transpose(0, 1), scaling, out)
+            slab.attend(layer, queries, keys, values, scaling, out)
         return out

@@ -134,19 +134,20 @@ class Scheduler:
     def _offer(self, request: Request) -> Verdict:
         error = self._impossible(request)
         if error is not None:
-            self._unpin(request)
-            self.refused.append((request, error))
-            return Verdict.TAKEN
+            return self._refuse(request, error)
         if not request.pinned:
             return Verdict.NO_ROOM
         if self._loading(request):
             return Verdict.NOT_YET
         error = self._too_large(request)
         if error is not None:
-            self._unpin(request)
-            self.refused.append((request, error))
-            return Verdict.TAKEN
+            return self._refuse(request, error)
         return self._give_row(request)
+
+    def _refuse(self, request: Request, error: EngineError) -> Verdict:
+        self._unpin(request)
+        self.refused.append((request, error))
+        return Verdict.TAKEN
 
     def _impossible(self, request: Request) -> EngineError | None:
         """Why this request can never run, as far as is known before its prefixes are loaded."""
