@@ -9,7 +9,8 @@ import torch
 
 from bench.peers.base import Bench, Sample
 from prefixmux_server.engine.build import build_engine
-from prefixmux_server.engine.messages import EngineSettings, SamplingParams, Submit
+from prefixmux_server.engine.messages import EngineSettings, Submit
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.convert.peft import from_peft

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.engines import answer
 from support.tiny import Tiny, ask
 
-from prefixmux_server.engine.messages import SamplingParams
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.sampler import Sampler, SamplingRow, uniform
 from prefixmux_server.memory.select import LayoutName
 

@@ -17,7 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from prefixmux_server.engine.messages import SamplingParams
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.sampler import Sampler, SamplingRow
 
 DRAWS = 20_000

@@ -12,10 +12,10 @@ from prefixmux_server.engine.front import Generation
 from prefixmux_server.engine.messages import (
     EngineSettings,
     Finished,
-    SamplingParams,
     Submit,
     TokenDelta,
 )
+from prefixmux_server.engine.params import SamplingParams
 
 FACTORY = "process.fake_engine:build"
 ENDLESS = 1_000_000

@@ -17,12 +17,12 @@ from prefixmux_server.engine.messages import (
     Ping,
     Pong,
     Ready,
-    SamplingParams,
     Shutdown,
     StartFailed,
     StepOutput,
     Submit,
 )
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.process import Start
 from prefixmux_server.engine.schema import WireError
 from prefixmux_server.engine.wire import HEADER, Codec, FrameReader, commands, events

@@ -12,7 +12,8 @@ import torch
 from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
-from prefixmux_server.engine.messages import Finished, SamplingParams, StepRecord, Submit
+from prefixmux_server.engine.messages import Finished, StepRecord, Submit
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.layout import KVLayout
 from prefixmux_server.memory.loader import PrefixLoader

@@ -28,12 +28,12 @@ from prefixmux_server.engine.messages import (
     Finished,
     Ready,
     ResidencyState,
-    SamplingParams,
     Shutdown,
     StepOutput,
     StepRecord,
     Submit,
 )
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.process import Start
 from prefixmux_server.engine.schema import WireError
 from prefixmux_server.engine.steplog import StepLog

@@ -10,32 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prefixmux_server.engine.params import SamplingParams
+
 FinishReason = Literal["eos", "stop", "length"]
 ResidencyState = Literal["device", "host", "disk"]
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How the next token is chosen; ranges are those of the HTTP contract, checked before."""
-
-    max_new_tokens: int
-    min_new_tokens: int = 0
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    seed: int = 0
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
 
 
 @dataclass(frozen=True)
 class Submit:
     """One request. `prefixes` are digests in order; empty means the bare model.
 
+    `input_ids` are what the encoder reads, or the prompt of a decoder-only model. `decoder_ids`
+    are what the decoder continues from: its start token and what the caller gave (encoder-decoder,
+    at least one), or what comes after an infix (decoder-only; empty without one).
     `deadline` is in seconds of CLOCK_MONOTONIC, which both processes share.
     `cache_domain` bounds every cache that may ever hold this request's tokens.
     """
@@ -45,6 +32,7 @@ class Submit:
     prefixes: tuple[str, ...]
     input_ids: tuple[int, ...]
     sampling: SamplingParams
+    decoder_ids: tuple[int, ...] = ()
     priority: int = 0
     deadline: float | None = None
     cache_domain: str = ""
@@ -113,9 +101,20 @@ class TokenDelta:
 
 
 @dataclass(frozen=True)
+class BeamOutput:
+    """One sequence that a beam search found; `score` as transformers' `sequences_scores`."""
+
+    token_ids: tuple[int, ...]
+    score: float
+    reason: FinishReason
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of a request. `prefixes` are the digests read from the row's lease, in order.
 
+    `beams` are the sequences of a beam search, the best first; it has sent no `TokenDelta`, and
+    `reason` is that of the best.
     `stop` is the stop token id that ended it, if one did. With `error` set there is no answer
     and `reason` is None. A request aborted by the client gets no `Finished`.
     """
@@ -127,16 +126,21 @@ class Finished:
     timing: Timing
     stop: int | None = None
     error: EngineError | None = None
+    beams: tuple[BeamOutput, ...] = ()
 
 
 @dataclass(frozen=True)
 class RowRecord:
-    """One row of one step: which request it served and how many tokens it ran."""
+    """One row of one step: which request it served and how many tokens it ran.
+
+    `encoder_tokens` are those of its encoder pass, in the one step that has it.
+    """
 
     id: str
     phase: Literal["prefill", "decode"]
     tokens: int
     prefix_tokens: int
+    encoder_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,8 +188,10 @@ class SiteInfo:
 class ModelInfo:
     """What the HTTP process knows about the resident model.
 
-    `context` is the number of positions (None: no limit). `weights_digest` and `fingerprint`
-    are `sha256:<hex>`. `capacity_tokens` is the size of the KV memory in tokens.
+    `layers`, `kv_heads` and `head_dim` are the decoder's, `embedding_width` is what a virtual
+    token's embedding has (None: `hidden`). The special ids are those of its generation config or
+    config; None where it has none. `context` is the number of positions (None: no limit).
+    `fingerprint` is `sha256:<hex>`. `capacity_tokens` is the size of the KV memory in tokens.
     """
 
     id: str
@@ -204,6 +210,11 @@ class ModelInfo:
     sites: tuple[SiteInfo, ...]
     eos_token_ids: tuple[int, ...]
     capacity_tokens: int
+    embedding_width: int | None = None
+    bos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
 
 
 @dataclass(frozen=True)

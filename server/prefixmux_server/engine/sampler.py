@@ -16,7 +16,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from prefixmux_server.engine.messages import SamplingParams
+from prefixmux_server.engine.params import SamplingParams
 
 _TOP_P_SHORTCUT = 512
 # Below these a temperature is greedy and a penalty absolute; dividing by less gives inf and NaN.

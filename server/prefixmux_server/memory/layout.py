@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 
 from prefixmux_server.attention.base import StepPlan
+from prefixmux_server.attention.rules import PLAIN, ScoreRules
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """One attention site of the model: what a layout must store per token and layer."""
+    """One attention site of the model: what a layout must store per token and layer.
+
+    `rules` are per layer; none given means that every layer is plain.
+    """
 
     site: str
     layers: int
@@ -27,6 +31,10 @@ class SiteSpec:
     kv_heads: int
     k_dim: int
     v_dim: int
+    rules: tuple[ScoreRules, ...] = ()
+
+    def rule(self, layer: int) -> ScoreRules:
+        return self.rules[layer] if self.rules else PLAIN
 
     def bytes_per_token(self, dtype: torch.dtype) -> int:
         return self.layers * self.kv_heads * (self.k_dim + self.v_dim) * dtype.itemsize

@@ -9,7 +9,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from prefixmux_server.engine.messages import ModelInfo, SamplingParams
+from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.errors import InvalidParameter, InvalidRequest, PromptTooLong
 from prefixmux_server.service.request import Parameters
 
