@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from prefixmux_store.format import PrefixFile
-from prefixmux_store.types import Task, Version
+from prefixmux_store.content import Content
+from prefixmux_store.types import Defaults, Part, Task, Version
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,30 @@ class Draft:
 
     tenant: str
     task_id: str
-    file: PrefixFile
-    description: str | None
+    content: Content
+    description: str | None = None
+    defaults: Defaults = field(default_factory=Defaults)
 
     def numbered(self, version: int, created_at: float) -> Version:
-        file = self.file
+        content = self.content
+        itself = Part(
+            self.task_id, version, content.digests[0], content.prefix_tokens, content.method
+        )
         return Version(
             tenant=self.tenant,
             task_id=self.task_id,
             version=version,
-            digests=(file.digest,),
-            method=file.meta.method,
-            sites=file.sites,
-            position_offset={site: file.offset(site) for site in file.sites},
-            prefix_tokens=file.tokens,
-            bytes=file.nbytes,
-            base_model=file.meta.base_model,
+            digests=content.digests,
+            method=content.method,
+            sites=content.sites,
+            position_offset=content.position_offset,
+            prefix_tokens=content.prefix_tokens,
+            bytes=content.bytes,
+            base_model=content.base_model,
             description=self.description,
             created_at=created_at,
+            parts=(itself,) if content.parts is None else content.parts,
+            defaults=self.defaults,
         )
 
 
@@ -58,9 +64,9 @@ class Catalogue(Protocol):
     """Raises `TaskNotFound`, `VersionNotFound` and, for its own storage, `Unavailable`."""
 
     def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
-        """The version and whether it is new: the same content in the same live task is found
-        again. Numbers start at 1 and are never reused. Raises `PreconditionFailed` when
-        `create_only` and the task is live."""
+        """The version and whether it is new: the same digests with the same defaults in the same
+        live task are found again. Numbers start at 1 and are never reused. Raises
+        `PreconditionFailed` when `create_only` and the task is live."""
         ...
 
     def task(self, tenant: str, task_id: str) -> Task: ...

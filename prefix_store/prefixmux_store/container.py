@@ -18,6 +18,7 @@ from prefixmux_store.errors import InvalidPrefix, UnsafeFormat
 from prefixmux_store.tensors import ITEM_BYTES, DType, RawTensor
 
 MAX_HEADER_BYTES = 64 * 1024
+# Beside tensors, metadata is a label; without any it is the content and may fill the header.
 MAX_METADATA_BYTES = 4 * 1024
 MAX_DIMENSIONS = 5
 
@@ -51,14 +52,17 @@ class _Place:
     end: int
 
 
-def read(data: bytes, allowed: frozenset[str]) -> Container:
+def read(data: bytes, allowed: frozenset[str], *, may_be_bare: bool = False) -> Container:
     """Checks everything but the tensors' values; `allowed` are the tensor names that may occur.
 
-    Raises `UnsafeFormat` or `InvalidPrefix`.
+    Raises `UnsafeFormat` or `InvalidPrefix`. A file without tensors is `empty`, unless it may be
+    bare and has metadata.
     """
     refuse_unsafe(data)
     header, start = _header(data)
     metadata = header.pop("__metadata__", {})
+    if not header and not (may_be_bare and metadata):
+        raise InvalidPrefix("empty", "The file holds no tensors.")
     if not header.keys() <= allowed:
         names = ", ".join(sorted(allowed))
         raise InvalidPrefix("names", f"The file may hold only these tensors: {names}.")
@@ -66,7 +70,7 @@ def read(data: bytes, allowed: frozenset[str]) -> Container:
     for place in _places(header, start, len(data)):
         view = memoryview(data)[place.begin : place.end]
         tensors[place.name] = RawTensor(place.dtype, place.shape, view)
-    return Container(tensors, _metadata(metadata))
+    return Container(tensors, _metadata(metadata, MAX_METADATA_BYTES if tensors else len(data)))
 
 
 def head_bytes(data: bytes) -> int:
@@ -145,8 +149,6 @@ def _header(data: bytes) -> tuple[dict[str, object], int]:
 
 def _places(header: Mapping[str, object], start: int, file_bytes: int) -> Iterator[_Place]:
     """Each tensor of a header without metadata; `start` is where the data section begins."""
-    if not header:
-        raise InvalidPrefix("empty", "The file holds no tensors.")
     position = start
     for name, entry in header.items():
         place = _place(name, entry, start, position)
@@ -190,11 +192,9 @@ def _integers(value: object) -> bool:
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 
-def _metadata(value: object) -> Mapping[str, str]:
+def _metadata(value: object, limit: int) -> Mapping[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise InvalidPrefix("metadata", "__metadata__ has to map strings to strings.")
-    if sum(len(key.encode()) + len(text.encode()) for key, text in value.items()) > (
-        MAX_METADATA_BYTES
-    ):
-        raise InvalidPrefix("metadata", f"__metadata__ exceeds {MAX_METADATA_BYTES} bytes.")
+    if sum(len(key.encode()) + len(text.encode()) for key, text in value.items()) > limit:
+        raise InvalidPrefix("metadata", f"__metadata__ exceeds {limit} bytes.")
     return value

@@ -18,14 +18,14 @@ from prefixmux_store.tensors import RawTensor, check_values
 __all__ = ["BaseClaim", "PrefixFile", "PrefixMeta", "RawTensor", "encode", "parse"]
 
 _NAMES = meta.KV_SITES | {"embeddings"}
-_EMBEDDINGS_ONLY = frozenset({"PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"})
 _DECODER_ONLY = frozenset({"CARTRIDGE", "INFIX_TUNING"})
 
 
 @dataclass(frozen=True)
 class PrefixFile:
     """A checked file. KV tensors are `[L, 2, P, H_kv, D]` (0 keys, 1 values), `embeddings`
-    `[P, hidden]`; `data` are the file's bytes, of which the tensors are views."""
+    `[P, hidden]`; a text has no tensors but token ids. `data` are the file's bytes, of which the
+    tensors are views."""
 
     digest: str
     meta: PrefixMeta
@@ -34,7 +34,9 @@ class PrefixFile:
 
     @property
     def sites(self) -> dict[str, int]:
-        """Virtual tokens by tensor name."""
+        """Virtual tokens by tensor name; those of a text by `text`."""
+        if self.meta.token_ids is not None:
+            return {"text": len(self.meta.token_ids)}
         return {name: _tokens(tensor) for name, tensor in sorted(self.tensors.items())}
 
     @property
@@ -55,12 +57,12 @@ class PrefixFile:
 
 def parse(data: bytes) -> PrefixFile:
     """Raises `UnsafeFormat`, or `InvalidPrefix` with the first rule broken."""
-    box = container.read(data, _NAMES)
+    box = container.read(data, _NAMES, may_be_bare=True)
     for name, tensor in box.tensors.items():
         _check_shape(name, tensor)
     text = box.metadata.get(meta.KEY)
     described = PrefixMeta() if text is None else meta.load(text)
-    _check_method(described.method, box.tensors)
+    _check_method(described, box.tensors)
     _check_offsets(described.position_offset, box.tensors)
     check_values(box.tensors)
     return PrefixFile(digest_of(data), described, box.tensors, data)
@@ -72,6 +74,9 @@ def encode(tensors: Mapping[str, RawTensor], described: PrefixMeta) -> bytes:
     Whatever is passed in, only a file that `parse` accepts comes out: raises as `parse` does.
     """
     data = container.write(tensors, {meta.KEY: meta.dump(described)})
+    header_bytes = len(data) - container.LENGTH_BYTES
+    if described.method == "TEXT" and header_bytes > container.MAX_HEADER_BYTES:
+        raise InvalidPrefix("too_long", "The text is too long to be stored as a prefix.")
     parse(data)
     return data
 
@@ -89,20 +94,32 @@ def _check_shape(name: str, tensor: RawTensor) -> None:
         raise InvalidPrefix("shape", message)
 
 
-def _check_method(method: str, tensors: Mapping[str, RawTensor]) -> None:
-    names = tensors.keys()
-    if method == "PREFIX_TUNING":
+def _check_method(described: PrefixMeta, tensors: Mapping[str, RawTensor]) -> None:
+    method, names = described.method, tensors.keys()
+    if method == "TEXT":
+        fits = not names
+    elif not names:
+        raise InvalidPrefix("empty", f"The file holds no tensors, which {method} needs.")
+    elif method == "PREFIX_TUNING":
         fits = names <= meta.KV_SITES
     elif method == "INFIX_EMBEDDING":
         fits = names == {"embeddings", "decoder"}
     else:
-        fits = (method in _EMBEDDINGS_ONLY and names == {"embeddings"}) or (
+        fits = (method in meta.EMBEDDING_METHODS and names == {"embeddings"}) or (
             method in _DECODER_ONLY and names == {"decoder"}
         )
     if not fits:
         raise InvalidPrefix("names", f"Method {method} does not go with the file's tensors.")
+    _check_text(described)
     if method == "INFIX_EMBEDDING" and len({_tokens(tensor) for tensor in tensors.values()}) > 1:
         raise InvalidPrefix("shape", "embeddings and decoder differ in their number of tokens.")
+
+
+def _check_text(described: PrefixMeta) -> None:
+    is_text = described.method == "TEXT"
+    if (described.token_ids is not None) != is_text or (described.text is not None and not is_text):
+        message = "token_ids belong to method TEXT, which needs them; text may stand beside them."
+        raise InvalidPrefix("metadata", message)
 
 
 def _check_offsets(offsets: Mapping[str, int] | None, tensors: Mapping[str, RawTensor]) -> None:

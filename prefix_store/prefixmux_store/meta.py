@@ -16,22 +16,14 @@ from prefixmux_store.names import is_digest
 FORMAT = 1
 KEY = "prefixmux"
 KV_SITES = frozenset({"decoder", "encoder", "cross"})
-METHODS = frozenset(
-    {
-        "PREFIX_TUNING",
-        "CARTRIDGE",
-        "PROMPT_TUNING",
-        "P_TUNING",
-        "MULTITASK_PROMPT_TUNING",
-        "INFIX_TUNING",
-        "INFIX_EMBEDDING",
-        "TEXT",
-    }
-)
+EMBEDDING_METHODS = frozenset({"PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"})
+INFIX_METHODS = frozenset({"INFIX_TUNING", "INFIX_EMBEDDING"})
+METHODS = EMBEDDING_METHODS | INFIX_METHODS | {"PREFIX_TUNING", "CARTRIDGE", "TEXT"}
 
 Scalar = str | int | float | bool | None
 
-_FIELDS = {"format", "method", "base", "position_offset", "provenance"}
+_OPTIONAL = ("base", "position_offset", "provenance", "token_ids", "text")
+_FIELDS = {"format", "method", *_OPTIONAL}
 _SIZES = {"layers", "kv_heads", "head_dim", "hidden", "vocab"}
 _LARGEST = 2**63 - 1
 
@@ -54,6 +46,7 @@ class PrefixMeta:
     """`position_offset` None: the decoder's tokens shift by the prefix length, others by 0.
 
     `provenance` is free text for people; `provenance["base_model"]` is shown as the base model.
+    `token_ids` are a TEXT prefix itself, `text` what they were made from, for people.
     """
 
     format: int = FORMAT
@@ -61,6 +54,8 @@ class PrefixMeta:
     base: BaseClaim = field(default_factory=BaseClaim)
     position_offset: Mapping[str, int] | None = None
     provenance: Mapping[str, Scalar] = field(default_factory=dict)
+    token_ids: tuple[int, ...] | None = None
+    text: str | None = None
 
     @property
     def base_model(self) -> str | None:
@@ -78,6 +73,10 @@ def dump(meta: PrefixMeta) -> str:
         content["position_offset"] = dict(meta.position_offset)
     if meta.provenance:
         content["provenance"] = dict(meta.provenance)
+    if meta.token_ids is not None:
+        content["token_ids"] = meta.token_ids
+    if meta.text is not None:
+        content["text"] = meta.text
     return strict_json.dumps(content)
 
 
@@ -90,7 +89,7 @@ def load(text: str) -> PrefixMeta:
     except ValueError:
         raise _refused("is not valid JSON") from None
     if not isinstance(content, dict) or not {"format", "method"} <= content.keys() <= _FIELDS:
-        raise _refused("needs format and method, and may have base, position_offset, provenance")
+        raise _refused(f"needs format and method, and may have {', '.join(_OPTIONAL)}")
     if type(content["format"]) is not int or content["format"] != FORMAT:
         raise _refused(f"has a format other than {FORMAT}")
     method = content["method"]
@@ -102,6 +101,8 @@ def load(text: str) -> PrefixMeta:
         base=_base(content.get("base", {})),
         position_offset=_offsets(content.get("position_offset")),
         provenance=_provenance(content.get("provenance", {})),
+        token_ids=_token_ids(content["token_ids"]) if "token_ids" in content else None,
+        text=_text(content["text"]) if "text" in content else None,
     )
 
 
@@ -134,6 +135,18 @@ def _provenance(value: object) -> Mapping[str, Scalar]:
         raise _refused("needs an object as provenance")
     if any(isinstance(item, dict | list) for item in value.values()):
         raise _refused("needs plain values in provenance")
+    return value
+
+
+def _token_ids(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(_is_size(item) for item in value):
+        raise _refused("needs a list of natural numbers, at least one, as token_ids")
+    return tuple(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _refused("needs a string as text")
     return value
 
 

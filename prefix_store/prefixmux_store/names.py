@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 
 from prefixmux_store.errors import InvalidTaskId, InvalidTenant
 
@@ -41,3 +42,8 @@ def check_tenant(text: str) -> str:
 
 def digest_of(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def joint_digest(digests: Sequence[str]) -> str:
+    """One name for several prefixes in order; that of one is its own."""
+    return digests[0] if len(digests) == 1 else digest_of("\n".join(digests).encode("ascii"))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from prefixmux_store.types import Task, Version
+from prefixmux_store import strict_json
+from prefixmux_store.types import Defaults, Part, Task, Version
 
 VERSION_COLUMNS = (
     "v.tenant, v.task_id, v.version, v.digests, v.method, v.sites, v.position_offset,"
-    " v.prefix_tokens, v.bytes, v.base_model, v.description, v.created_at"
+    " v.prefix_tokens, v.bytes, v.base_model, v.description, v.created_at, v.parts, v.defaults"
 )
 TASK_COLUMNS = (
     "t.tenant, t.task_id,"
@@ -21,16 +23,21 @@ _TASK_WIDTH = 5
 
 
 def version_of(row: Sequence[Any]) -> Version:
-    tenant, task_id, version, digests, method, sites, offsets, *rest = row
+    tenant, task_id, version, digests, method, sites, offsets, tokens, *rest, parts, about = row
+    names = tuple(json.loads(digests))
+    itself = Part(task_id, version, names[0], tokens, method)
     return Version(
         tenant,
         task_id,
         version,
-        tuple(json.loads(digests)),
+        names,
         method,
         json.loads(sites),
         json.loads(offsets),
+        tokens,
         *rest,
+        (itself,) if parts is None else tuple(Part(**part) for part in json.loads(parts)),
+        Defaults() if about is None else Defaults(**json.loads(about)),
     )
 
 
@@ -63,4 +70,23 @@ def values_of(version: Version) -> tuple[object, ...]:
         version.base_model,
         version.description,
         version.created_at,
+        _parts_text(version),
+        defaults_text(version.defaults),
     )
+
+
+def defaults_text(defaults: Defaults) -> str | None:
+    """Canonical, so that equal defaults are equal text; None says nothing."""
+    if defaults == Defaults():
+        return None
+    return strict_json.dumps(
+        {"template": defaults.template, "parameters": dict(defaults.parameters)}
+    )
+
+
+def _parts_text(version: Version) -> str | None:
+    """None for a version that is its own only part."""
+    first = version.parts[0]
+    if (first.task_id, first.version) == (version.task_id, version.version):
+        return None
+    return json.dumps([asdict(part) for part in version.parts])

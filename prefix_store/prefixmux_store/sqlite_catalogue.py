@@ -19,7 +19,14 @@ from prefixmux_store.errors import (
     VersionActive,
     VersionNotFound,
 )
-from prefixmux_store.rows import TASK_COLUMNS, VERSION_COLUMNS, task_of, values_of, version_of
+from prefixmux_store.rows import (
+    TASK_COLUMNS,
+    VERSION_COLUMNS,
+    defaults_text,
+    task_of,
+    values_of,
+    version_of,
+)
 from prefixmux_store.types import Task, Version
 
 # `number` outlives its task, so that a version number never means two things.
@@ -42,6 +49,11 @@ CREATE TABLE number (
     PRIMARY KEY (tenant, task_id)
 ) WITHOUT ROWID
 """
+# `parts` is null where a version is its own only part, `defaults` where it has none.
+_SCHEMA_2 = """
+ALTER TABLE version ADD COLUMN parts TEXT;
+ALTER TABLE version ADD COLUMN defaults TEXT
+"""
 
 _TASKS = f"""
 SELECT {TASK_COLUMNS}, {VERSION_COLUMNS}
@@ -62,6 +74,7 @@ WHERE t.tenant = ? AND t.task_id = ? ORDER BY v.version LIMIT ?
 """
 _SAME = f"""
 SELECT {VERSION_COLUMNS} FROM version v WHERE v.tenant = ? AND v.task_id = ? AND v.digests = ?
+    AND v.defaults IS ?
 ORDER BY v.version DESC LIMIT 1
 """
 _NEXT = """
@@ -77,7 +90,7 @@ class SqliteCatalogue:
 
     def __init__(self, path: Path) -> None:
         """Raises `SchemaTooNew`, else `StoreUnusable`."""
-        self._connections = Connections(path, (_SCHEMA_1,))
+        self._connections = Connections(path, (_SCHEMA_1, _SCHEMA_2))
 
     def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
         with self._connections.writing() as db:
@@ -89,7 +102,8 @@ class SqliteCatalogue:
             if not live:
                 values = (*key, commit.now, commit.now)
                 db.execute("INSERT INTO task VALUES (?, ?, NULL, ?, ?)", values)
-            same = db.execute(_SAME, (*key, json.dumps([draft.file.digest]))).fetchone()
+            content = (json.dumps(draft.content.digests), defaults_text(draft.defaults))
+            same = db.execute(_SAME, (*key, *content)).fetchone()
             version = version_of(same) if same else _insert(db, draft, commit.now)
             if commit.activate:
                 _activate(db, version, commit.now)

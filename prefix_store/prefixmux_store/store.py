@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,8 @@ from prefixmux_store import cursors, format, upkeep
 from prefixmux_store.backup import backup
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.catalogue import Catalogue, Commit, Draft
+from prefixmux_store.checks import check_defaults, check_description, check_exists
+from prefixmux_store.content import Content, check_count, composed, of_file
 from prefixmux_store.errors import (
     BlobMissing,
     DigestMismatch,
@@ -25,15 +27,14 @@ from prefixmux_store.errors import (
     StorageFailed,
     StoreReadOnly,
     TaskNotFound,
+    VersionNotFound,
 )
 from prefixmux_store.files import Files, OsFiles
 from prefixmux_store.format import PrefixFile
 from prefixmux_store.names import check_task_id, check_tenant, is_name
 from prefixmux_store.opening import enter
-from prefixmux_store.types import GcReport, Page, Task, VerifyReport, Version
+from prefixmux_store.types import Defaults, GcReport, Page, Task, VerifyReport, Version
 from prefixmux_store.validate import ModelShape, check_model
-
-MAX_DESCRIPTION_BYTES = 4096
 
 
 class PrefixStore:
@@ -120,15 +121,15 @@ class PrefixStore:
         activate: bool = True,
         description: str | None = None,
         create_only: bool = False,
+        defaults: Defaults | None = None,
     ) -> tuple[Version, bool]:
         """The version, and whether it was created now; durable when this returns.
 
-        Content that the live task holds already gives its version again (and activates it, if
-        asked). Raises `InvalidTaskId`, `PreconditionFailed` if `create_only` finds the task live.
+        Content that the live task holds already, with the same defaults, gives its version again
+        (and activates it, if asked). Raises `InvalidTaskId`, `InvalidRequest` for a description
+        or defaults that cannot be kept, `PreconditionFailed` if `create_only` finds the task live.
         """
-        draft = Draft(
-            check_tenant(tenant), check_task_id(task_id), staged, _checked_text(description)
-        )
+        draft = _draft(tenant, task_id, of_file(staged), description, defaults)
 
         def ensure_blob() -> None:
             # A collection came between, whose grace was shorter than this upload took, or a
@@ -142,16 +143,61 @@ class PrefixStore:
         with self._writing():
             return self._catalogue.add(draft, commit)
 
+    def compose(
+        self,
+        tenant: str,
+        task_id: str,
+        parts: Sequence[tuple[str, int | None]],
+        *,
+        activate: bool = True,
+        description: str | None = None,
+        create_only: bool = False,
+        defaults: Defaults | None = None,
+    ) -> tuple[Version, bool]:
+        """A version made of stored ones, (task_id, version) in order; None: the active one, now.
+
+        As `commit`. Needs its parts' files, not their tasks: those may be deleted. Raises as
+        `resolve_parts` does, too.
+        """
+        found = self.resolve_parts(tenant, parts)
+        draft = _draft(tenant, task_id, composed(found), description, defaults)
+
+        def ensure_parts() -> None:
+            # A part that was deleted since it was looked up may have lost its file.
+            for version in found:
+                self._catalogue.version(tenant, version.task_id, version.version)
+            for digest in draft.content.digests:
+                self._blobs.size(tenant, digest)
+
+        commit = Commit(activate, create_only, self._clock(), ensure_parts)
+        with self._writing():
+            return self._catalogue.add(draft, commit)
+
+    def resolve_parts(
+        self, tenant: str, parts: Sequence[tuple[str, int | None]]
+    ) -> tuple[Version, ...]:
+        """As `resolve`, for each; the `param` of an error says which one it is about. Raises
+        `InvalidRequest` for none and for too many."""
+        check_count(len(parts))
+        found = []
+        for place, (task_id, version) in enumerate(parts):
+            try:
+                found.append(self.resolve(tenant, task_id, version))
+            except (TaskNotFound, VersionNotFound) as error:
+                error.param = f"compose.{place}.{error.param}"
+                raise
+        return tuple(found)
+
     def resolve(self, tenant: str, task_id: str, version: int | None) -> Version:
         """None: the active version. Raises `TaskNotFound`, `VersionNotFound`."""
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         return self._catalogue.version(tenant, task_id, version)
 
     def get_version(self, tenant: str, task_id: str, version: int) -> Version:
         return self.resolve(tenant, task_id, version)
 
     def get_task(self, tenant: str, task_id: str) -> Task:
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         return self._catalogue.task(tenant, task_id)
 
     def list_tasks(
@@ -171,29 +217,37 @@ class PrefixStore:
     ) -> Page[Version]:
         """By number, the oldest first."""
         cursors.check_limit(limit)
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         after = cursors.after_version(cursor)
         found = self._catalogue.versions(tenant, task_id, limit + 1, after)
         return cursors.page(found, limit, lambda version: str(version.version))
 
     def read_file(self, tenant: str, task_id: str, version: int | None) -> bytes:
-        """The file as it was uploaded, hashed again. Raises `BlobMissing`, `BlobCorrupt` too."""
-        return self._blobs.read(tenant, self.resolve(tenant, task_id, version).digests[0])
+        """The file as it was uploaded, hashed again. Raises `BlobMissing`, `BlobCorrupt` too, and
+        `InvalidRequest` for a composed version, which has no file of its own."""
+        found = self.resolve(tenant, task_id, version)
+        if len(found.digests) > 1:
+            parts = ", ".join(f"{part.task_id} version {part.version}" for part in found.parts)
+            raise InvalidRequest(
+                f"This version is composed and has no file of its own: fetch its parts, {parts}.",
+                param="version",
+            )
+        return self._blobs.read(tenant, found.digests[0])
 
     def activate(self, tenant: str, task_id: str, version: int) -> Task:
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         with self._writing():
             return self._catalogue.activate(tenant, task_id, version, self._clock())
 
     def delete_task(self, tenant: str, task_id: str) -> None:
         """All versions at once. Files stay until `gc`, for requests that still run."""
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         with self._writing():
             self._catalogue.delete_task(tenant, task_id)
 
     def delete_version(self, tenant: str, task_id: str, version: int) -> None:
         """Raises `VersionActive` for the active one."""
-        _check_exists(tenant, task_id)
+        check_exists(tenant, task_id)
         with self._writing():
             self._catalogue.delete_version(tenant, task_id, version, self._clock())
 
@@ -252,20 +306,17 @@ class PrefixStore:
             yield
 
 
-def _check_exists(tenant: str, task_id: str) -> None:
-    """A name that cannot exist does not."""
-    if not (is_name(tenant) and is_name(task_id)):
-        raise TaskNotFound
-
-
-def _checked_text(description: str | None) -> str | None:
-    if description is None:
-        return None
-    try:
-        size = len(description.encode("utf-8"))
-    except UnicodeEncodeError:
-        size = MAX_DESCRIPTION_BYTES + 1
-    if size > MAX_DESCRIPTION_BYTES:
-        message = f"A description is text of at most {MAX_DESCRIPTION_BYTES} bytes."
-        raise InvalidRequest(message, param="description")
-    return description
+def _draft(
+    tenant: str,
+    task_id: str,
+    content: Content,
+    description: str | None,
+    defaults: Defaults | None,
+) -> Draft:
+    return Draft(
+        check_tenant(tenant),
+        check_task_id(task_id),
+        content,
+        check_description(description),
+        check_defaults(defaults or Defaults()),
+    )

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeAlias, TypeVar
+
+from prefixmux_store.names import joint_digest
 
 T = TypeVar("T")
+JSON: TypeAlias = "str | int | float | bool | Sequence[JSON] | Mapping[str, JSON] | None"
+
+COMPOSITION = "COMPOSITION"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a version says for requests that do not: the text around their input, in which
+    `{input}` stands for it, and their parameters. Changes no digest."""
+
+    template: str | None = None
+    parameters: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stored prefix of a version, by the name it had when the version was made; its task may
+    be gone since. `tokens` are its virtual tokens."""
+
+    task_id: str
+    version: int
+    digest: str
+    tokens: int
+    method: str
 
 
 @dataclass(frozen=True)
 class Version:
-    """One immutable version. `digests` in order; `position_offset` is resolved, one per site."""
+    """One immutable version. `position_offset` is resolved, one per site.
+
+    `parts` names each of the `digests`, in order. An upload is its own only part; with several,
+    `method` is COMPOSITION and sites, offsets, tokens and bytes are sums.
+    """
 
     tenant: str
     task_id: str
@@ -25,6 +55,13 @@ class Version:
     base_model: str | None
     description: str | None
     created_at: float
+    parts: tuple[Part, ...]
+    defaults: Defaults
+
+    @property
+    def prefix_digest(self) -> str:
+        """One name for all the digests."""
+        return joint_digest(self.digests)
 
 
 @dataclass(frozen=True)

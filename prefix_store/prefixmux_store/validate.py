@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefixmux_store.errors import IncompatiblePrefix, InvalidPrefix, UnsupportedMethod
 from prefixmux_store.format import PrefixFile
+from prefixmux_store.meta import INFIX_METHODS
 from prefixmux_store.tensors import RawTensor
 
 
@@ -24,7 +25,9 @@ class SiteShape:
 class ModelShape:
     """All that a prefix is measured against. `fingerprint` None: not known.
 
-    `methods` are those the server runs on this model; `sites` are keyed as tensors are.
+    `family` is causal (decoder-only) or seq2seq (encoder-decoder); `layers`, `kv_heads` and
+    `head_dim` are the decoder's. `methods` are those the server runs on this model; `sites` are
+    keyed as tensors are. `embedding_width` is a virtual token's, None: `hidden`.
     """
 
     architecture: str
@@ -38,6 +41,7 @@ class ModelShape:
     methods: tuple[str, ...]
     sites: Mapping[str, SiteShape]
     max_prefix_tokens: int
+    embedding_width: int | None = None
 
 
 def check_model(file: PrefixFile, shape: ModelShape) -> None:
@@ -48,6 +52,7 @@ def check_model(file: PrefixFile, shape: ModelShape) -> None:
             f"The prefix has {file.tokens} virtual tokens; {shape.max_prefix_tokens} are allowed."
         )
         raise InvalidPrefix("too_long", message)
+    _check_family(file, shape)
     if file.meta.method not in shape.methods:
         known = ", ".join(shape.methods)
         raise UnsupportedMethod(
@@ -56,9 +61,28 @@ def check_model(file: PrefixFile, shape: ModelShape) -> None:
     _check_claims(file, shape)
     for name, tensor in file.tensors.items():
         if name == "embeddings":
-            _compare("embedding width", tensor.shape[1], shape.hidden)
+            width = shape.hidden if shape.embedding_width is None else shape.embedding_width
+            _compare("embedding width", tensor.shape[1], width)
         else:
             _check_site(name, tensor, shape)
+    _check_vocabulary(file.meta.token_ids or (), shape)
+
+
+def _check_family(file: PrefixFile, shape: ModelShape) -> None:
+    """What one family has and the other has not, said so that the caller knows what to do."""
+    method = file.meta.method
+    if shape.family == "seq2seq" and method in INFIX_METHODS:
+        raise UnsupportedMethod(
+            f"{method} needs a decoder-only model, whose one sequence an infix divides; this model"
+            " has an encoder and a decoder. Serve it on a decoder-only model, or train a prefix"
+            " (PREFIX_TUNING) for this one."
+        )
+    lacking = sorted(file.tensors.keys() & {"encoder", "cross"})
+    if shape.family == "causal" and lacking:
+        raise IncompatiblePrefix(
+            f"The prefix is for the site {lacking[0]}; the model has: decoder. Serve it on an"
+            f" encoder-decoder model, or leave the tensor {lacking[0]} out of the file."
+        )
 
 
 def _check_claims(file: PrefixFile, shape: ModelShape) -> None:
@@ -74,6 +98,15 @@ def _check_claims(file: PrefixFile, shape: ModelShape) -> None:
     ):
         if claimed is not None and actual is not None:
             _compare(what, claimed, actual)
+
+
+def _check_vocabulary(token_ids: Sequence[int], shape: ModelShape) -> None:
+    largest = max(token_ids, default=0)
+    if largest >= shape.vocabulary:
+        raise IncompatiblePrefix(
+            f"The prefix does not fit the model: token id {largest} in the prefix,"
+            f" {shape.vocabulary} tokens in the model's vocabulary."
+        )
 
 
 def _check_site(name: str, tensor: RawTensor, shape: ModelShape) -> None:

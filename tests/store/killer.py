@@ -120,12 +120,7 @@ def main(folder: str, seed: str, cycles: str, *early: str) -> None:
             account["violations"] += len(list(blobs.glob(".tmp-*")))
             if cycle % 10 == 9:
                 store.gc(-10)
-                needed = {
-                    digest
-                    for state in states
-                    for task in state.tasks.values()
-                    for _, digest in task.versions
-                }
+                needed = {digest for state in states for digest in state.digests}
                 account["violations"] += {
                     f"sha256:{path.name}" for path in blobs.iterdir()
                 } != needed

@@ -10,32 +10,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from prefixmux_store.errors import TaskNotFound, VersionActive, VersionNotFound
+from prefixmux_store.content import MAX_PARTS
+from prefixmux_store.errors import InvalidRequest, TaskNotFound, VersionActive, VersionNotFound
 from prefixmux_store.names import digest_of
 from prefixmux_store.store import PrefixStore
 from store.makers import prefix
 
 TENANT = "default"
-Kind = Literal["put", "quiet_put", "activate", "delete_task", "delete_version", "discard", "gc"]
+Kind = Literal[
+    "put", "quiet_put", "compose", "activate", "delete_task", "delete_version", "discard", "gc"
+]
+Digests = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation; `content` is a seed of `prefix`, `version` a number or 0."""
+    """One operation; `content` is a seed of `prefix`, `version` a number or 0, `parts` the tasks
+    whose active versions are composed."""
 
     kind: Kind
     task_id: str = ""
     content: int = 0
     version: int = 0
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TaskState:
-    versions: tuple[tuple[int, str], ...]
+    versions: tuple[tuple[int, Digests], ...]
     active: int | None
 
-    def number_of(self, digest: str) -> int | None:
-        return max((number for number, held in self.versions if held == digest), default=None)
+    def number_of(self, digests: Digests) -> int | None:
+        return max((number for number, held in self.versions if held == digests), default=None)
+
+    @property
+    def digests(self) -> set[str]:
+        return {digest for _, digests in self.versions for digest in digests}
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,11 @@ class State:
     def of(self, names: frozenset[str]) -> dict[str, TaskState]:
         return {name: task for name, task in self.tasks.items() if name in names}
 
+    @property
+    def digests(self) -> set[str]:
+        """All that a live version needs."""
+        return {digest for task in self.tasks.values() for digest in task.digests}
+
 
 EMPTY = State({}, {})
 
@@ -58,7 +73,10 @@ def expected(state: State, op: Op) -> tuple[State, str]:
         return state, "done"
     task = state.tasks.get(op.task_id)
     if op.kind in {"put", "quiet_put"}:
-        return _put(state, op, task or TaskState((), None))
+        return _put(state, op, (digest_of(prefix(op.content)),))
+    if op.kind == "compose":
+        digests = _composed(state, op)
+        return (state, digests) if isinstance(digests, str) else _put(state, op, digests)
     if task is None:
         return state, "no task"
     if op.kind == "delete_task":
@@ -83,6 +101,10 @@ def perform(store: PrefixStore, op: Op) -> str:
                 active = op.kind == "put"
                 version, created = store.commit(TENANT, op.task_id, staged, activate=active)
                 return f"{'new' if created else 'old'} {version.version}"
+            case "compose":
+                parts = [(name, None) for name in op.parts]
+                version, created = store.compose(TENANT, op.task_id, parts)
+                return f"{'new' if created else 'old'} {version.version}"
             case "activate":
                 store.activate(TENANT, op.task_id, op.version)
             case "delete_task":
@@ -100,6 +122,8 @@ def perform(store: PrefixStore, op: Op) -> str:
         return "no version"
     except VersionActive:
         return "active"
+    except InvalidRequest:
+        return "too many"
     return "done"
 
 
@@ -113,21 +137,34 @@ def observed(store: PrefixStore) -> dict[str, TaskState]:
         assert task.active is None or task.active in versions
         for version in versions:
             assert store.get_version(TENANT, task.task_id, version.version) == version
-        pairs = tuple((version.version, version.digests[0]) for version in versions)
+            assert tuple(part.digest for part in version.parts) == version.digests
+        pairs = tuple((version.version, version.digests) for version in versions)
         tasks[task.task_id] = TaskState(pairs, task.active.version if task.active else None)
     return tasks
 
 
-def _put(state: State, op: Op, task: TaskState) -> tuple[State, str]:
-    digest = digest_of(prefix(op.content))
-    number = task.number_of(digest)
+def _composed(state: State, op: Op) -> Digests | str:
+    """The digests, or a word for why there are none."""
+    found: Digests = ()
+    for name in op.parts:
+        if (task := state.tasks.get(name)) is None:
+            return "no task"
+        if task.active is None:
+            return "no version"
+        found += dict(task.versions)[task.active]
+    return found if len(found) <= MAX_PARTS else "too many"
+
+
+def _put(state: State, op: Op, digests: Digests) -> tuple[State, str]:
+    task = state.tasks.get(op.task_id) or TaskState((), None)
+    number = task.number_of(digests)
     outcome = f"old {number}"
     if number is None:
         number = state.last.get(op.task_id, 0) + 1
         state = replace(state, last={**state.last, op.task_id: number})
-        task = replace(task, versions=(*task.versions, (number, digest)))
+        task = replace(task, versions=(*task.versions, (number, digests)))
         outcome = f"new {number}"
-    if op.kind == "put":
+    if op.kind in {"put", "compose"}:
         task = replace(task, active=number)
     return _with(state, op.task_id, task), outcome
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +30,18 @@ SHAPE = ModelShape(
     methods=("PREFIX_TUNING", "CARTRIDGE", "PROMPT_TUNING"),
     sites={"decoder": SiteShape(LAYERS, HEADS, WIDTH, WIDTH)},
     max_prefix_tokens=64,
+)
+
+# Of an encoder of three layers and a decoder of two.
+SEQ2SEQ = replace(
+    SHAPE,
+    architecture="TinyForConditionalGeneration",
+    family="seq2seq",
+    sites={
+        "decoder": SiteShape(LAYERS, HEADS, WIDTH, WIDTH),
+        "encoder": SiteShape(3, HEADS, WIDTH, WIDTH),
+        "cross": SiteShape(LAYERS, HEADS, WIDTH, WIDTH),
+    },
 )
 
 

@@ -131,6 +131,45 @@ def test_embedding_methods_hold_embeddings() -> None:
     assert (found.sites, found.tokens) == ({"embeddings": 6}, 6)
 
 
+def test_a_text_is_its_token_ids() -> None:
+    about = PrefixMeta(method="TEXT", token_ids=(5, 0, 96), text="Übersetze:\n")
+    data = encode({}, about)
+    found = parse(data)
+    assert (found.meta, found.sites, found.tokens) == (about, {"text": 3}, 3)
+    assert (found.offset("decoder"), found.offset("text")) == (0, 0)
+    assert encode(found.tensors, found.meta) == data
+    assert safetensors.deserialize(data) == []  # type: ignore[no-untyped-call]
+    assert parse(encode({}, PrefixMeta(method="TEXT", token_ids=(1,)))).meta.text is None
+
+
+def test_a_text_may_fill_the_header_and_no_more() -> None:
+    long = PrefixMeta(method="TEXT", token_ids=(12345,) * 10_000)
+    assert parse(encode({}, long)).tokens == 10_000
+    for about in (
+        PrefixMeta(method="TEXT", token_ids=(12345,) * 11_000),
+        PrefixMeta(method="TEXT", token_ids=(1,), text="é" * 10_000),
+    ):
+        with pytest.raises(InvalidPrefix) as caught:
+            encode({}, about)
+        assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        PrefixMeta(method="TEXT"),
+        PrefixMeta(method="TEXT", token_ids=()),
+        PrefixMeta(method="TEXT", token_ids=(-1,)),
+        PrefixMeta(token_ids=(1,)),
+        PrefixMeta(text=""),
+    ],
+)
+def test_token_ids_and_text_belong_to_texts(about: PrefixMeta) -> None:
+    with pytest.raises(InvalidPrefix) as caught:
+        encode({} if about.method == "TEXT" else {"decoder": kv()}, about)
+    assert caught.value.reason == "metadata"
+
+
 def test_strange_but_finite_values_are_fine() -> None:
     values = np.array([0.0, -0.0, 1e-45, -1e-40, 1e4, -1e4, 500.0, 6e-8] * 12, "<f4")
     data = box({"decoder": entry([2, 2, 3, 2, 4], [0, 384])}, values.tobytes())
@@ -203,7 +242,9 @@ def agrees_with_safetensors(data: bytes) -> PrefixFile | None:
 def seeds() -> list[bytes]:
     about = PrefixMeta(base=BaseClaim(layers=2, hidden=12), position_offset={"decoder": 0})
     three = {"decoder": kv(1), "encoder": kv(2, 1, "F16"), "cross": kv(1, 2, "BF16")}
-    return [prefix(tokens=1), encode(three, about), described('{"format":1,"method":"CARTRIDGE"}')]
+    words = encode({}, PrefixMeta(method="TEXT", token_ids=(1, 2, 3), text="x y z"))
+    cartridge = described('{"format":1,"method":"CARTRIDGE"}')
+    return [prefix(tokens=1), encode(three, about), cartridge, words]
 
 
 def mutate(data: bytes, draw: random.Random) -> bytes:

@@ -37,7 +37,7 @@ class StoreMachine(RuleBasedStateMachine):
         return {f"sha256:{path.name}" for path in blobs.iterdir()} if blobs.is_dir() else set()
 
     def needed(self) -> set[str]:
-        return {digest for task in self.state.tasks.values() for _, digest in task.versions}
+        return self.state.digests
 
     def run(self, op: Op) -> None:
         self.state, outcome = expected(self.state, op)
@@ -46,6 +46,10 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(task_id=TASKS, content=CONTENTS, active=st.booleans())
     def put(self, task_id: str, content: int, active: bool) -> None:
         self.run(Op("put" if active else "quiet_put", task_id, content))
+
+    @rule(task_id=TASKS, parts=st.lists(TASKS, min_size=1, max_size=4))
+    def compose(self, task_id: str, parts: list[str]) -> None:
+        self.run(Op("compose", task_id, parts=tuple(parts)))
 
     @rule(task_id=TASKS, version=NUMBERS)
     def activate(self, task_id: str, version: int) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from prefixmux_store.catalogue import Commit, Draft
-from prefixmux_store.format import parse
+from prefixmux_store.content import of_file
 from prefixmux_store.opening import CATALOGUE_NAME
 from prefixmux_store.sqlite_catalogue import SqliteCatalogue
 from prefixmux_store.store import PrefixStore
@@ -32,9 +32,9 @@ def test_twenty_thousand_tasks_stay_fast() -> None:
             staged = store.stage("default", prefix())
         catalogue = SqliteCatalogue(root / CATALOGUE_NAME)
         commit = Commit(activate=True, create_only=False, now=1.0, prepare=lambda: None)
-        file = parse(staged.data)
+        content = of_file(staged)
         for number in range(TASKS):
-            catalogue.add(Draft("default", f"task-{number:05}", file, None), commit)
+            catalogue.add(Draft("default", f"task-{number:05}", content), commit)
         catalogue.close()
         assert seconds(lambda: PrefixStore.open(root).close()) < 0.2
         with PrefixStore.open(root) as store:

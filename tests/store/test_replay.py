@@ -28,13 +28,14 @@ from store.recording import (
 )
 
 # A new task, another version of it, another task with the same content, a deletion, an upload
-# that is taken back, a collection.
+# that is taken back, a composition of both tasks, a collection.
 OPS = (
     Op("put", "a", 0),
     Op("put", "a", 1),
     Op("put", "b", 0),
     Op("delete_task", "a"),
     Op("discard", content=0),
+    Op("compose", "c", parts=("a", "b")),
     Op("gc"),
 )
 
@@ -67,9 +68,9 @@ def is_right(disk: Disk, root: Path) -> bool:
             right = any(shown == state.tasks for state in disk.allowed) and store.verify().ok
             right &= not list(root.rglob(".tmp-*"))
             if right:
-                perform(store, Op("put", "c", 2))
+                perform(store, Op("put", "d", 2))
                 perform(store, Op("gc"))
-                right = store.verify().ok and observed(store).keys() == {*shown, "c"}
+                right = store.verify().ok and observed(store).keys() == {*shown, "d"}
         return right
     finally:
         shutil.rmtree(root)

@@ -9,7 +9,7 @@ import pytest
 from prefixmux_store.errors import IncompatiblePrefix, InvalidPrefix, UnsupportedMethod
 from prefixmux_store.format import BaseClaim, PrefixMeta, RawTensor, encode, parse
 from prefixmux_store.validate import ModelShape, SiteShape, check_model
-from store.makers import HIDDEN, SHAPE, kv, tensor
+from store.makers import HIDDEN, SEQ2SEQ, SHAPE, kv, tensor
 
 
 def check(
@@ -81,8 +81,40 @@ def test_another_shape_is_refused(shape: tuple[int, ...], what: str) -> None:
 
 @pytest.mark.parametrize("site", ["encoder", "cross"])
 def test_a_site_that_the_model_lacks_is_refused(site: str) -> None:
-    with pytest.raises(IncompatiblePrefix, match=f"{site}; the model has: decoder"):
-        check({site: kv()})
+    advice = f"{site}; the model has: decoder.*encoder-decoder model, or leave the tensor {site}"
+    for tensors in ({site: kv()}, {"decoder": kv(), site: kv()}):
+        with pytest.raises(IncompatiblePrefix, match=advice):
+            check(tensors)
+
+
+def test_encoder_decoder_models_have_three_sites_of_their_own_shapes() -> None:
+    check({"decoder": kv(3), "encoder": tensor((3, 2, 5, 2, 4)), "cross": kv(1)}, shape=SEQ2SEQ)
+    with pytest.raises(IncompatiblePrefix, match="layers at encoder 2 in the prefix, 3"):
+        check({"encoder": kv()}, shape=SEQ2SEQ)
+    without = {site: SEQ2SEQ.sites[site] for site in ("decoder", "encoder")}
+    with pytest.raises(IncompatiblePrefix, match="cross; the model has: decoder, encoder"):
+        check({"cross": kv()}, shape=replace(SEQ2SEQ, sites=without))
+
+
+@pytest.mark.parametrize("method", ["INFIX_TUNING", "INFIX_EMBEDDING"])
+def test_an_infix_needs_a_decoder_only_model(method: str) -> None:
+    tensors = {"decoder": kv()}
+    if method == "INFIX_EMBEDDING":
+        tensors["embeddings"] = tensor((3, HIDDEN))
+    served = (*SHAPE.methods, method)
+    check(tensors, PrefixMeta(method=method), replace(SHAPE, methods=served))
+    with pytest.raises(UnsupportedMethod, match=f"{method} needs a decoder-only model.*train"):
+        check(tensors, PrefixMeta(method=method), replace(SEQ2SEQ, methods=served))
+
+
+def test_the_ids_of_a_text_are_of_the_vocabulary() -> None:
+    shape = replace(SHAPE, methods=("TEXT",))
+    check({}, PrefixMeta(method="TEXT", token_ids=(0, 95)), shape)
+    with pytest.raises(IncompatiblePrefix, match="token id 96 in the prefix, 96 tokens"):
+        check({}, PrefixMeta(method="TEXT", token_ids=(1, 96, 2)), shape)
+    with pytest.raises(InvalidPrefix, match="65 virtual tokens; 64") as caught:
+        check({}, PrefixMeta(method="TEXT", token_ids=(1,) * 65), shape)
+    assert caught.value.reason == "too_long"
 
 
 def test_keys_and_values_of_two_sizes_cannot_come_from_one_tensor() -> None:
@@ -96,6 +128,10 @@ def test_embeddings_have_the_models_width() -> None:
     check({"embeddings": tensor((5, HIDDEN))}, meta)
     with pytest.raises(IncompatiblePrefix, match="embedding width 13"):
         check({"embeddings": tensor((5, HIDDEN + 1))}, meta)
+    narrow = replace(SHAPE, embedding_width=5)
+    check({"embeddings": tensor((5, 5))}, meta, narrow)
+    with pytest.raises(IncompatiblePrefix, match="embedding width 12 in the prefix, 5"):
+        check({"embeddings": tensor((5, HIDDEN))}, meta, narrow)
 
 
 def test_a_method_that_is_not_served_is_refused_by_name() -> None:

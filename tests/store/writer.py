@@ -14,9 +14,9 @@ from store.ledger import EMPTY, Op, expected, perform
 
 
 def random_op(draw: random.Random, names: list[str], contents: int = 5) -> Op:
-    """Mostly uploads; some are taken back, and collections come now and then."""
+    """Mostly uploads; some are composed or taken back, and collections come now and then."""
     name = draw.choice(names)
-    match draw.randrange(13):
+    match draw.randrange(14):
         case 0:
             return Op("delete_task", name)
         case 1 | 2:
@@ -29,6 +29,8 @@ def random_op(draw: random.Random, names: list[str], contents: int = 5) -> Op:
             return Op("quiet_put", name, draw.randrange(contents))
         case 6:
             return Op("discard", content=draw.randrange(contents))
+        case 7:
+            return Op("compose", name, parts=tuple(draw.choices(names, k=draw.randrange(1, 4))))
         case _:
             return Op("put", name, draw.randrange(contents))
 

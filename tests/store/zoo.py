@@ -56,6 +56,8 @@ def unsafe() -> Iterator[Animal]:
     yield animal("pickle of a list", pickle.dumps([1, 2], 0))
     # PyTorch before 1.6: a pickled magic number, then a pickled protocol version.
     yield animal("legacy torch", pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2))
+    about = {"prefixmux": json.dumps({"format": 1, "method": "TEXT", "token_ids": [1]})}
+    yield Animal("offsets: a text with bytes behind", box({}, b"\0", about), "offsets")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         writer.writestr("archive/data.pkl", pickle.dumps({}))
@@ -272,7 +274,9 @@ def shapes() -> Iterator[Animal]:
     yield Animal("shape: infix of two lengths", box(both, BODY * 2, about), "shape")
     yield Animal("empty: no tensor", raw(b"{}"), "empty")
     yield Animal("empty: no tensor but bytes", raw(b"{}", BODY), "empty")
-    yield Animal("empty: metadata alone", box({}, b"", {"prefixmux": "{}"}), "empty")
+    alone = {"prefixmux": json.dumps({"format": 1, "method": "PREFIX_TUNING"})}
+    yield Animal("empty: metadata alone", box({}, b"", alone), "empty")
+    yield Animal("empty: foreign metadata alone", box({}, b"", {"format": "pt"}), "empty")
     for axis in range(5):
         shape = [size if place != axis else 0 for place, size in enumerate(SHAPE)]
         yield Animal(f"empty: axis {axis}", box({"decoder": entry(shape, [0, 0])}), "empty")
@@ -328,6 +332,8 @@ def offsets() -> Iterator[Animal]:
         yield Animal(f"offsets: {name}", data, "offsets")
     swapped = {"decoder": entry(SHAPE, [SIZE, 2 * SIZE]), "encoder": GOOD}
     yield Animal("offsets: out of order", box(swapped, BODY * 2), "offsets")
+    about = {"prefixmux": json.dumps({"format": 1, "method": "TEXT", "token_ids": [1]})}
+    yield Animal("offsets: a text with bytes behind", box({}, b"\0", about), "offsets")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         writer.writestr("x", "y")
@@ -413,10 +419,27 @@ def metadata() -> Iterator[Animal]:
         "provenance string": {"provenance": "me"},
         "provenance nested": {"provenance": {"a": {"b": 1}}},
         "provenance list": {"provenance": {"a": [1]}},
+        "token_ids of a tensor": {"token_ids": [1, 2]},
+        "text of a tensor": {"text": "x"},
     }
     texts |= {name: json.dumps({**fine, **change}) for name, change in changes.items()}
     for name, text in texts.items():
         yield Animal(f"metadata: described {name}", described(text), "metadata")
+    ids: dict[str, object] = {
+        **{"null": None, "number": 1, "string": "1", "none": [], "nested": [[1]]},
+        **{"float": [1.0], "true": [True], "negative": [-1], "null inside": [1, None]},
+        **{"huge": [2**63], "text inside": [1, "2"]},
+    }
+    for name, token_ids in ids.items():
+        about = {"prefixmux": json.dumps({**fine, "method": "TEXT", "token_ids": token_ids})}
+        yield Animal(f"metadata: token_ids {name}", box({}, b"", about), "metadata")
+    texts_of = {"number": 1, "null": None, "list": ["x"]}
+    for name, value in texts_of.items():
+        described_text = {**fine, "method": "TEXT", "token_ids": [1], "text": value}
+        about = {"prefixmux": json.dumps(described_text)}
+        yield Animal(f"metadata: text {name}", box({}, b"", about), "metadata")
+    about = {"prefixmux": json.dumps({**fine, "method": "TEXT", "text": "x"})}
+    yield Animal("metadata: a text without token_ids", box({}, b"", about), "metadata")
     for site in ("encoder", "cross"):
         about = {"prefixmux": json.dumps({**fine, "position_offset": {site: 3}})}
         yield Animal(f"metadata: shifted {site}", box({site: GOOD}, BODY, about), "metadata")
