@@ -31,12 +31,12 @@ BAD_PARAMETERS: list[tuple[str, list[Any]]] = [
     ("logprobs", [0, 5, 21, -1, True, "1"]),
     ("prompt_logprobs", [0, 1, -1, True]),
     ("timeout_s", [0, -1, 3600.1, "1", True]),
-    ("num_beams", [0, 2, 17, True]),
-    ("num_return", [0, 2, True]),
-    ("length_penalty", [2, "1", True]),
-    ("early_stopping", [True, 1, "never"]),
-    ("no_repeat_ngram_size", [1, -1, False]),
-    ("beam_length_includes_prompt", [True, 0]),
+    ("num_beams", [0, 17, 2.0, "2", True, []]),
+    ("num_return", [0, 2, 17, 1.0, True]),
+    ("length_penalty", [10.1, -10.1, "1", True, 10**400]),
+    ("early_stopping", [1, 0, "yes", "", [], {}, 1.5]),
+    ("no_repeat_ngram_size", [-1, 1.0, False, 2**31]),
+    ("beam_length_includes_prompt", [0, "true", []]),
     ("best_of", [1]),
     ("__proto__", [{}]),
     ("max_tokens", [5]),
@@ -75,8 +75,24 @@ BAD_BODIES: list[tuple[Any, str | None]] = [
     ({"input": "a", "stream": True}, "stream"),
     ({"input": "a", "stream": "false"}, "stream"),
     ({"input": "a", "stream": 0}, "stream"),
-    ({"input": "a", "compose": [{"task_id": "e2e", "version": 1}]}, "compose"),
+    ({"input": "a", "compose": []}, "compose"),
+    ({"input": "a", "compose": {}}, "compose"),
+    ({"input": "a", "compose": "e2e"}, "compose"),
+    ({"input": "a", "compose": [{"task_id": "e2e"}] * 9}, "compose"),
+    ({"input": "a", "compose": ["e2e"]}, "compose.0"),
+    ({"input": "a", "compose": [{}]}, "compose.0.task_id"),
+    ({"input": "a", "compose": [{"task_id": "e2e"}, {"task_id": "E2E"}]}, "compose.1.task_id"),
+    ({"input": "a", "compose": [{"task_id": "e2e", "version": 0}]}, "compose.0.version"),
+    ({"input": "a", "compose": [{"task_id": "e2e", "digest": "x"}]}, "compose.0.digest"),
+    ({"input": "a", "compose": [{"task_id": "e2e"}], "task_id": "e2e"}, "task_id"),
+    ({"input": "a", "compose": [{"task_id": "e2e"}], "version": 1}, "version"),
     ({"input": "a", "decoder_input": "a"}, "decoder_input"),
+    ({"input": "a", "decoder_input": [1]}, "decoder_input"),
+    ({"input": "a", "decoder_input": ""}, "decoder_input"),
+    ({"input": "a", "decoder_input": []}, "decoder_input"),
+    ({"input": "a", "decoder_input": [1.0]}, "decoder_input"),
+    ({"input": "a", "decoder_input": 5}, "decoder_input"),
+    ({"input": "a", "decoder_input": [VOCABULARY]}, "decoder_input"),
     ({"input": "a", "prompt": "a"}, "prompt"),
     ({"input": "a", "tenant": "other"}, "tenant"),
     ({"input": "a", "": 1}, None),
@@ -192,6 +208,29 @@ async def test_a_bad_task_id_in_a_body(api: Api, subtests: pytest.Subtests) -> N
     await untouched(api)
 
 
+# (parameters, param): each is good alone.
+BAD_TOGETHER: list[tuple[dict[str, Any], str]] = [
+    ({"num_beams": 2, "temperature": 0.5}, "parameters.temperature"),
+    ({"num_beams": 2, "stop": ["a"]}, "parameters.stop"),
+    ({"num_beams": 2, "num_return": 3}, "parameters.num_return"),
+    ({"num_beams": 2, "n": 2}, "parameters.n"),
+    ({"max_new_tokens": 2, "min_new_tokens": 3}, "parameters.min_new_tokens"),
+]
+
+
+async def test_parameters_that_do_not_go_together(api: Api, subtests: pytest.Subtests) -> None:
+    for parameters, param in BAD_TOGETHER:
+        with subtests.test(parameters=parameters):
+            answer = await api.generate(input="a", parameters=parameters)
+            assert error_of(answer, 422, "invalid_parameter")["param"] == param
+    await untouched(api)
+
+
+async def test_a_search_is_not_streamed(api: Api) -> None:
+    answer = await api.generate(input="a", stream=True, parameters={"num_beams": 2})
+    assert error_of(answer, 422, "invalid_request")["param"] == "stream"
+
+
 async def test_bytes_that_are_no_strict_json(api: Api, subtests: pytest.Subtests) -> None:
     for raw in BAD_JSON:
         for headers in ({}, {"content-type": "application/json; charset=utf-8"}):
@@ -205,6 +244,7 @@ SURROGATES: list[tuple[str, str, str | None]] = [
     (r'{"input": "\ud800"}', "invalid_request", "input"),
     (r'{"input": "a\udfffb"}', "invalid_request", "input"),
     (r'{"input": "a", "task_id": "\ud800"}', "invalid_request", "task_id"),
+    (r'{"input": "a", "decoder_input": "\ud800"}', "invalid_request", "decoder_input"),
     (r'{"input": "a", "\ud800": 1}', "invalid_request", None),
     (
         r'{"input": "a", "parameters": {"stop": ["\udc00"]}}',
@@ -282,5 +322,10 @@ async def test_a_prompt_that_leaves_no_room(api: Api) -> None:
 async def test_unknown_tasks_and_versions(api: Api) -> None:
     error_of(await api.generate(task_id="none", input="a"), 404, "task_not_found")
     await api.put("e2e")
+    parts = [{"task_id": "e2e"}, {"task_id": "none"}]
+    answer = await api.generate(compose=parts, input="a")
+    assert error_of(answer, 404, "task_not_found")["param"] == "compose.1.task_id"
+    answer = await api.generate(compose=[{"task_id": "e2e", "version": 2}], input="a")
+    assert error_of(answer, 404, "version_not_found")["param"] == "compose.0.version"
     answer = await api.generate(task_id="e2e", version=2, input="a")
     assert error_of(answer, 404, "version_not_found")["param"] == "version"

@@ -6,17 +6,30 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import pytest
 from api.conftest import Api, error_of
-from service.fakes import CONTEXT, DIM, HEADS, LAYERS, VOCABULARY
+from service.fakes import (
+    CONTEXT,
+    DIM,
+    EOS,
+    HEADS,
+    LAYERS,
+    MODEL,
+    SEQ2SEQ,
+    START,
+    VOCABULARY,
+)
 
 from prefixmux_server.engine.front import EngineHealth
 from prefixmux_server.errors import STATUS_OF_CODE
 
 pytestmark = pytest.mark.anyio
+
+SITE = {"layers": LAYERS, "kv_heads": HEADS, "k_dim": DIM, "v_dim": DIM}
 
 
 async def test_health(api: Api) -> None:
@@ -47,9 +60,20 @@ async def test_model(api: Api) -> None:
         "device": "cpu",
         "context": CONTEXT,
         "fingerprint": "sha256:" + "0" * 64,
-        "methods": ["PREFIX_TUNING"],
-        "sites": {"decoder": {"layers": LAYERS, "kv_heads": HEADS, "k_dim": DIM, "v_dim": DIM}},
+        "methods": list(MODEL.methods),
+        "sites": {"decoder": SITE},
+        "embedding_width": HEADS * DIM,
+        "eos_token_ids": [EOS],
+        "bos_token_id": EOS,
+        "decoder_start_token_id": None,
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
     }
+    api.engine.serve(replace(SEQ2SEQ, embedding_width=4))
+    shown = (await api.client.get("/model")).json()
+    assert shown["sites"] == {"encoder": SITE, "decoder": SITE, "cross": SITE}
+    assert (shown["family"], shown["embedding_width"]) == ("seq2seq", 4)
+    assert (shown["decoder_start_token_id"], shown["forced_bos_token_id"]) == (START, 5)
     api.engine.ready = None
     error_of(await api.client.get("/model"), 503, "engine_unavailable")
 
@@ -72,6 +96,7 @@ async def test_steps_name_this_tenants_rows_only(api: Api) -> None:
         "phase": "decode",
         "tokens": 1,
         "prefix_tokens": 3,
+        "encoder_tokens": 0,
     }
     assert (await api.client.get("/steps", params={"since": "2"})).json() == {"items": []}
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from api.conftest import MAX_PREFIX_TOKENS, MAX_UPLOAD, Api, error_of
-from service.fakes import CONTEXT, HEADS, LAYERS, native, peft
+from service.fakes import CONTEXT, HEADS, LAYERS, multitask, native, peft
 
 from prefixmux_server.engine.front import EngineHealth
 from prefixmux_server.engine.messages import EngineError
@@ -49,13 +49,24 @@ async def test_a_native_file_put_is_stored_and_shown(api: Api) -> None:
         "base_model": "tiny-base",
         "description": None,
         "residency": "disk",
+        "parts": [
+            {
+                "task_id": "e2e",
+                "version": 1,
+                "digest": digest_of(data),
+                "tokens": 3,
+                "method": "PREFIX_TUNING",
+            }
+        ],
+        "template": None,
+        "parameters": {},
     }
     version["created_at"] = created_at
     task = (await api.client.get("/prefixes/e2e")).json()
     assert task["created_at"] == task["updated_at"] == created_at
     assert (task["task_id"], task["active_version"], task["versions"]) == ("e2e", 1, 1)
     assert task["active"] == version
-    assert api.engine.probed == [("default", digest_of(data))]
+    assert api.engine.probed == [("default", (digest_of(data),), ())]
     stored = await api.client.get("/prefixes/e2e/versions/1/file")
     assert stored.content == data
     assert stored.headers["content-type"] == "application/octet-stream"
@@ -283,8 +294,8 @@ async def test_a_form_that_breaks_off_is_told_so(api: Api, end: bytes) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "content_type"),
     [
-        ("POST", "/prefixes", "application/json"),
         ("POST", "/prefixes", "application/octet-stream"),
+        ("POST", "/prefixes", "text/plain"),
         ("POST", "/prefixes", "application/x-www-form-urlencoded"),
         ("PUT", "/prefixes/e2e", "multipart/form-data; boundary=x"),
         ("PUT", "/prefixes/e2e", "application/json"),
@@ -382,11 +393,27 @@ async def test_bad_peft_files(api: Api, subtests: pytest.Subtests) -> None:
     assert api.stored() == (0, 0)
 
 
-async def test_a_peft_file_of_several_tasks_is_not_supported(api: Api) -> None:
-    config, model = peft()
-    several = json.loads(config) | {"peft_type": "MULTITASK_PROMPT_TUNING", "num_tasks": 2}
-    files = {"adapter_config": json.dumps(several).encode(), "adapter_model": model}
-    error_of(await post(api, files, task_id="e2e", task_index="1"), 422, "unsupported_method")
+async def several_tasks(api: Api, **fields: str) -> httpx2.Response:
+    config, model = multitask(tasks=2)
+    files = {"adapter_config": config, "adapter_model": model}
+    return await post(api, files, task_id="e2e", **fields)
+
+
+async def test_a_peft_file_of_several_tasks_gives_the_one_that_is_named(api: Api) -> None:
+    digests = set()
+    for index in ("0", "1"):
+        stored = await several_tasks(api, task_index=index)
+        assert stored.status_code == 201, stored.text
+        assert stored.json()["method"] == "MULTITASK_PROMPT_TUNING"
+        digests.add(stored.json()["prefix_digest"])
+    assert len(digests) == 2
+
+
+async def test_a_peft_file_of_several_tasks_needs_to_be_told_which(api: Api) -> None:
+    for fields in ({}, {"task_index": "2"}):
+        answer = await several_tasks(api, **fields)
+        assert error_of(answer, 422, "invalid_request")["param"] == "task_index"
+    assert api.stored() == (0, 0)
 
 
 async def test_another_models_prefix_names_both_sides(api: Api) -> None:

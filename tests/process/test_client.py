@@ -133,7 +133,7 @@ def test_only_so_many_requests_are_open(run: Run) -> None:
             running = [client.submit(request(f"r{n}", length=ENDLESS)) for n in range(5)]
             with pytest.raises(Overloaded):
                 client.submit(request("one too many"))
-            probed = await client.probe("tenant", "sha256:good")
+            probed = await client.probe("tenant", ("sha256:good",))
             assert probed is not None
             assert probed.code == "overloaded"
             running[0].abort()
@@ -156,8 +156,8 @@ def test_an_id_in_use_is_refused_and_its_owner_unharmed(run: Run) -> None:
 def test_a_probe_tells_what_the_engine_found(run: Run) -> None:
     async def work() -> None:
         async with engine() as client:
-            assert await client.probe("tenant", "sha256:good") is None
-            error = await client.probe("tenant", BAD_DIGEST)
+            assert await client.probe("tenant", ("sha256:good",)) is None
+            error = await client.probe("tenant", (BAD_DIGEST,))
             assert error is not None
             assert error.code == "non_finite_output"
 
@@ -167,7 +167,7 @@ def test_a_probe_tells_what_the_engine_found(run: Run) -> None:
 def test_a_cancelled_probe_is_aborted(run: Run) -> None:
     async def work() -> None:
         async with engine(settings(rows=1, waiting=0)) as client:
-            probe = asyncio.create_task(client.probe("tenant", "sha256:good"))
+            probe = asyncio.create_task(client.probe("tenant", ("sha256:good",)))
             await asyncio.sleep(0)
             probe.cancel()
             await asyncio.wait([probe])
@@ -207,7 +207,7 @@ def test_nothing_is_accepted_before_the_start_or_after_the_end(run: Run) -> None
         for down in (client, EngineClient(settings())):
             with pytest.raises(EngineUnavailable):
                 down.submit(request("late"))
-            error = await down.probe("tenant", "sha256:good")
+            error = await down.probe("tenant", ("sha256:good",))
             assert error is not None
             assert error.code == "engine_unavailable"
 

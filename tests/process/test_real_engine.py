@@ -55,7 +55,7 @@ def test_it_answers_with_and_without_a_prefix(run: Run, client: EngineClient, di
             ready = await client.start()
             assert ready.model.architecture == "GPT2LMHeadModel"
             assert client.residency("tenant", digest) == "disk"
-            assert await client.probe("tenant", digest) is None
+            assert await client.probe("tenant", (digest,)) is None
             assert client.residency("tenant", digest) != "disk"
             alone = await generate(client, request("alone", length=12, prefixes=(digest,)))
             bare, mixed, lost = await asyncio.gather(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
 from prefixmux_server.engine.front import EngineHealth
 from prefixmux_server.engine.messages import (
+    BeamOutput,
     EngineError,
     Finished,
     FinishReason,
@@ -65,10 +67,31 @@ MODEL = ModelInfo(
     device="cpu",
     context=CONTEXT,
     fingerprint="sha256:" + "0" * 64,
-    methods=("PREFIX_TUNING",),
+    methods=(
+        "PREFIX_TUNING",
+        "PROMPT_TUNING",
+        "MULTITASK_PROMPT_TUNING",
+        "INFIX_TUNING",
+        "INFIX_EMBEDDING",
+        "TEXT",
+    ),
     sites=(SiteInfo("decoder", LAYERS, HEADS, DIM, DIM),),
     eos_token_ids=(EOS,),
     capacity_tokens=CAPACITY,
+    bos_token_id=EOS,
+)
+START = 7
+SEQ2SEQ = replace(
+    MODEL,
+    family="seq2seq",
+    architecture="BartForConditionalGeneration",
+    methods=("PREFIX_TUNING", "PROMPT_TUNING", "TEXT"),
+    sites=tuple(
+        SiteInfo(site, LAYERS, HEADS, DIM, DIM) for site in ("encoder", "decoder", "cross")
+    ),
+    decoder_start_token_id=START,
+    forced_bos_token_id=5,
+    forced_eos_token_id=EOS,
 )
 READY = Ready(MODEL, INFO)
 HEALTHY = EngineHealth(True, "ready")
@@ -80,23 +103,23 @@ def ids(text: str) -> list[int]:
 
 def native(tokens: int = 3, fill: float = 0.5, **described: Any) -> bytes:
     """A native file that fits `MODEL`; another `fill` is another content."""
-    shape = (LAYERS, 2, tokens, HEADS, DIM)
-    data = np.full(shape, fill, np.float32).tobytes()
-    return encode({"decoder": RawTensor("F32", shape, memoryview(data))}, PrefixMeta(**described))
+    return native_at({"decoder": tokens}, fill, **described)
+
+
+def native_at(sites: Mapping[str, int], fill: float = 0.5, **described: Any) -> bytes:
+    """So many virtual tokens at each site, or as `embeddings`."""
+    tensors = {}
+    for name, tokens in sites.items():
+        kv = (LAYERS, 2, tokens, HEADS, DIM)
+        shape = (tokens, HEADS * DIM) if name == "embeddings" else kv
+        data = np.full(shape, fill, np.float32).tobytes()
+        tensors[name] = RawTensor("F32", shape, memoryview(data))
+    return encode(tensors, PrefixMeta(**described))
 
 
 def peft(tokens: int = 3, fill: float = 0.5) -> tuple[bytes, bytes]:
     """PEFT's two files of the same content as `native(tokens, fill)`."""
-    data = np.full((tokens, 2 * LAYERS * HEADS * DIM), fill, np.float32).tobytes()
-    header = json.dumps(
-        {
-            "prompt_embeddings": {
-                "dtype": "F32",
-                "shape": [tokens, 2 * LAYERS * HEADS * DIM],
-                "data_offsets": [0, len(data)],
-            }
-        }
-    ).encode()
+    values = np.full((tokens, 2 * LAYERS * HEADS * DIM), fill, np.float32)
     config = {
         "peft_type": "PREFIX_TUNING",
         "task_type": "CAUSAL_LM",
@@ -107,7 +130,31 @@ def peft(tokens: int = 3, fill: float = 0.5) -> tuple[bytes, bytes]:
         "num_transformer_submodules": 1,
         "base_model_name_or_path": "tiny",
     }
-    return json.dumps(config).encode(), len(header).to_bytes(8, "little") + header + data
+    return json.dumps(config).encode(), save({"prompt_embeddings": values})
+
+
+def multitask(tasks: int, tokens: int = 3) -> tuple[bytes, bytes]:
+    """PEFT's two files of several tasks' embeddings, each task's another."""
+    rank, width = 1, HEADS * DIM
+    columns = np.arange(1, tasks + 1, dtype=np.float32).reshape(tasks, 1, 1)
+    weights = {
+        "prompt_embeddings": np.full((tokens, width), 0.5, np.float32),
+        "prefix_task_cols": np.broadcast_to(columns, (tasks, tokens, rank)).copy(),
+        "prefix_task_rows": np.full((tasks, rank, width), 0.25, np.float32),
+    }
+    config = {
+        "peft_type": "MULTITASK_PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "num_virtual_tokens": tokens,
+        "num_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+        "num_tasks": tasks,
+        "num_ranks": rank,
+        "base_model_name_or_path": "tiny",
+    }
+    return json.dumps(config).encode(), save(weights)
 
 
 def reply_with(token_ids: Sequence[int], reason: FinishReason = "length") -> Reply:
@@ -120,6 +167,7 @@ class Script:
     """What the engine does with a request: the tokens of each step, then the end.
 
     `read_first`, `read_last`: the prefixes it reports at both ends; None: those asked for.
+    `beams`: what a search found.
     """
 
     steps: tuple[tuple[int, ...], ...]
@@ -128,6 +176,7 @@ class Script:
     error: EngineError | None = None
     read_first: tuple[str, ...] | None = None
     read_last: tuple[str, ...] | None = None
+    beams: tuple[BeamOutput, ...] = ()
 
 
 Reply = Callable[[Submit], Script]
@@ -136,7 +185,8 @@ Reply = Callable[[Submit], Script]
 @dataclass
 class FakeEngine:
     """Answers by `reply`. With `gate` closed nothing moves. `aborted` holds the ids of requests
-    that were given up before their end."""
+    that were given up before their end, `probed` what trials were made with, `probe_errors` what
+    the next of them find, before `probe_error`."""
 
     reply: Reply = field(default_factory=lambda: reply_with(ids("hello")))
     ready: Ready | None = READY
@@ -145,7 +195,8 @@ class FakeEngine:
     probe_error: EngineError | None = None
     submitted: list[Submit] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
-    probed: list[tuple[str, str]] = field(default_factory=list)
+    probe_errors: list[EngineError] = field(default_factory=list)
+    probed: list[tuple[str, tuple[str, ...], tuple[int, ...]]] = field(default_factory=list)
     records: list[StepRecord] = field(default_factory=list)
     open: int = 0
     refused: int = 0
@@ -166,9 +217,11 @@ class FakeEngine:
         self.arrived.set()
         return FakeGeneration(self, submit, self.reply(submit))
 
-    async def probe(self, tenant: str, digest: str) -> EngineError | None:
-        self.probed.append((tenant, digest))
-        return self.probe_error
+    async def probe(
+        self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
+    ) -> EngineError | None:
+        self.probed.append((tenant, prefixes, decoder_ids))
+        return self.probe_errors.pop(0) if self.probe_errors else self.probe_error
 
     def residency(self, tenant: str, digest: str) -> ResidencyState:
         return "device" if any(digest in submit.prefixes for submit in self.submitted) else "disk"
@@ -180,8 +233,12 @@ class FakeEngine:
         rows = tuple(RowRecord(id, "decode", 1, 3) for id in request_ids)
         self.records.append(StepRecord(len(self.records) + 1, rows, 0, 0.01))
 
+    def serve(self, model: ModelInfo, tokenizer: TokenizerInfo | None = INFO) -> None:
+        """Another model from now on."""
+        self.ready = Ready(model, tokenizer)
+
     def without_tokenizer(self) -> None:
-        self.ready = replace(READY, tokenizer=None)
+        self.serve(MODEL, None)
 
 
 class FakeGeneration:
@@ -233,4 +290,5 @@ class FakeGeneration:
             timing=Timing(0.25, 0.125, 0.5, 1.0),
             stop=self._script.stop,
             error=self._script.error,
+            beams=self._script.beams,
         )

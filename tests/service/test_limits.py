@@ -1,87 +1,143 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from service.fakes import CAPACITY, CONTEXT, MODEL, VOCABULARY
+from service.fakes import CONTEXT, EOS, MODEL, SEQ2SEQ, VOCABULARY
 
-from prefixmux_server.errors import InvalidParameter, InvalidRequest, PromptTooLong
-from prefixmux_server.service.limits import PrefixSize, check_prompt, room, sampling_params
-from prefixmux_server.service.request import Parameters
+from prefixmux_server.engine.params import BeamParams, SamplingParams
+from prefixmux_server.errors import InvalidParameter, PromptTooLong
+from prefixmux_server.service.limits import check_parameters, sampling_params
+from prefixmux_server.service.parameters import Parameters, settle
+from prefixmux_server.service.prompt import Prompt
+from prefixmux_server.service.room import PrefixSize
 
-SHIFTED = PrefixSize(tokens=10, position_offset=10)
-UNSHIFTED = PrefixSize(tokens=10, position_offset=0)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "prefix", "expected"),
-    [
-        (1, PrefixSize(), CONTEXT),
-        (CONTEXT, PrefixSize(), 1),
-        (CONTEXT + 1, PrefixSize(), 0),
-        (5, SHIFTED, CONTEXT - 14),
-        (5, UNSHIFTED, CONTEXT - 4),
-    ],
-)
-def test_room_ends_with_the_position_table(prompt: int, prefix: PrefixSize, expected: int) -> None:
-    assert room(prompt, prefix, MODEL) == expected
+SHIFTED = PrefixSize(decoder=10, offset=10)
 
 
-def test_room_without_a_table_ends_with_the_memory() -> None:
-    assert room(5, SHIFTED, replace(MODEL, context=None)) == CAPACITY - 15
+def prompt(tokens: int, decoder_tokens: int = 0) -> Prompt:
+    return Prompt((1,) * tokens, (1,) * decoder_tokens, tokens)
 
 
-def test_room_never_exceeds_the_memory() -> None:
-    assert room(5, SHIFTED, replace(MODEL, capacity_tokens=20)) == 5
+def asked(parameters: Parameters | None = None, tokens: int = 60) -> SamplingParams:
+    return sampling_params(parameters or Parameters(), prompt(tokens), PrefixSize(), MODEL)
 
 
 def test_max_new_tokens_defaults_to_what_fits_and_at_most_128() -> None:
-    assert sampling_params(Parameters(), 60, PrefixSize(), MODEL).max_new_tokens == 5
+    assert asked().max_new_tokens == 5
     roomy = replace(MODEL, context=None)
-    assert sampling_params(Parameters(), 60, PrefixSize(), roomy).max_new_tokens == 128
+    assert sampling_params(Parameters(), prompt(60), PrefixSize(), roomy).max_new_tokens == 128
 
 
 def test_exactly_what_fits_may_be_asked_for() -> None:
-    asked = Parameters(max_new_tokens=5, min_new_tokens=5)
-    assert sampling_params(asked, 60, PrefixSize(), MODEL).max_new_tokens == 5
+    assert asked(Parameters(max_new_tokens=5, min_new_tokens=5)).max_new_tokens == 5
+
+
+def test_what_comes_behind_an_infix_takes_room_of_the_same_sequence() -> None:
+    most = sampling_params(Parameters(), prompt(50, 10), PrefixSize(), MODEL).max_new_tokens
+    assert most == 5
+
+
+def test_a_decoder_has_its_positions_to_itself() -> None:
+    most = Parameters(max_new_tokens=CONTEXT - 10)
+    fits = sampling_params(most, prompt(CONTEXT, 1), SHIFTED, SEQ2SEQ)
+    assert fits.max_new_tokens == CONTEXT - 10
+    with pytest.raises(InvalidParameter):
+        sampling_params(most, prompt(CONTEXT, 2), SHIFTED, SEQ2SEQ)
+
+
+def test_a_stored_max_new_tokens_is_a_wish() -> None:
+    stored = settle({}, {"max_new_tokens": 40})
+    assert asked(stored).max_new_tokens == 5
+    assert asked(stored, tokens=10).max_new_tokens == 40
+    with pytest.raises(InvalidParameter):
+        asked(settle({"max_new_tokens": 40}, {"max_new_tokens": 2}))
 
 
 @pytest.mark.parametrize(
-    ("asked", "param"),
+    ("parameters", "param"),
     [
         (Parameters(max_new_tokens=6), "parameters.max_new_tokens"),
         (Parameters(min_new_tokens=6), "parameters.min_new_tokens"),
         (Parameters(max_new_tokens=2, min_new_tokens=3), "parameters.min_new_tokens"),
         (Parameters(top_k=VOCABULARY + 1), "parameters.top_k"),
         (Parameters(stop_token_ids=(VOCABULARY,)), "parameters.stop_token_ids"),
+        (Parameters(num_return=2), "parameters.num_return"),
+        (Parameters(num_beams=4, num_return=5), "parameters.num_return"),
+        (Parameters(num_beams=2, temperature=0.5), "parameters.temperature"),
+        (Parameters(num_beams=2, stop=("a",)), "parameters.stop"),
     ],
 )
-def test_what_the_model_cannot_do_is_refused_by_name(asked: Parameters, param: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name(parameters: Parameters, param: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        sampling_params(asked, 60, PrefixSize(), MODEL)
+        asked(parameters)
     assert caught.value.param == param
 
 
-def test_no_room_for_one_token_is_the_prompts_fault() -> None:
-    with pytest.raises(PromptTooLong):
-        sampling_params(Parameters(), CONTEXT - 9, SHIFTED, MODEL)
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        Parameters(max_new_tokens=2, min_new_tokens=3),
+        Parameters(top_k=VOCABULARY + 1),
+        Parameters(num_beams=2, stop=("a",)),
+    ],
+)
+def test_parameters_to_be_stored_are_refused_without_a_prompt(parameters: Parameters) -> None:
+    with pytest.raises(InvalidParameter):
+        check_parameters(parameters, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "decoder_tokens", "prefix", "param"),
+    [
+        (MODEL, CONTEXT - 9, 0, SHIFTED, "input"),
+        (MODEL, 1, CONTEXT, PrefixSize(), "input"),
+        (SEQ2SEQ, CONTEXT + 1, 1, PrefixSize(), "input"),
+        (SEQ2SEQ, CONTEXT - 2, 1, PrefixSize(encoder=3), "input"),
+        (SEQ2SEQ, 1, CONTEXT - 9, SHIFTED, "decoder_input"),
+    ],
+)
+def test_no_room_for_one_token_is_the_prompts_fault(
+    model: Any, tokens: int, decoder_tokens: int, prefix: PrefixSize, param: str
+) -> None:
+    with pytest.raises(PromptTooLong) as caught:
+        sampling_params(Parameters(), prompt(tokens, decoder_tokens), prefix, model)
+    assert caught.value.param == param
 
 
 def test_a_seed_is_kept_or_drawn() -> None:
-    def seed(asked: int | None) -> int:
-        return sampling_params(Parameters(seed=asked), 1, PrefixSize(), MODEL).seed
+    def seed(given: int | None) -> int:
+        return asked(Parameters(seed=given), tokens=1).seed
 
     assert seed(7) == 7
     assert 0 <= seed(None) < 2**63
     assert seed(None) != seed(None)
 
 
-@pytest.mark.parametrize("input_ids", [(), (-1,), (0, VOCABULARY), (2**70,)])
-def test_ids_are_those_of_the_vocabulary(input_ids: tuple[int, ...]) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        check_prompt(input_ids, MODEL)
-    assert caught.value.param == "input"
+def test_tokens_that_the_model_forces_go_along() -> None:
+    found = sampling_params(Parameters(), prompt(1, 1), PrefixSize(), SEQ2SEQ)
+    assert (found.forced_bos_token_id, found.forced_eos_token_id) == (5, EOS)
+    assert (asked().forced_bos_token_id, asked().forced_eos_token_id) == (None, None)
 
 
-def test_every_id_of_the_vocabulary_may_be_sent() -> None:
-    check_prompt(tuple(range(VOCABULARY)), MODEL)
+def test_beams() -> None:
+    wire: dict[str, Any] = {
+        "num_beams": 5,
+        "num_return": 3,
+        "length_penalty": 0.9,
+        "early_stopping": True,
+        "no_repeat_ngram_size": 2,
+        "beam_length_includes_prompt": True,
+    }
+    found = asked(settle(wire, {}))
+    assert found.no_repeat_ngram_size == 2
+    assert found.beams == BeamParams(
+        5, length_penalty=0.9, early_stopping="yes", num_return=3, length_includes_prompt=True
+    )
+    assert asked(settle({"num_beams": 2}, {})).beams == BeamParams(2)
+
+
+def test_one_beam_is_greedy() -> None:
+    assert asked(settle({"num_beams": 1, "early_stopping": "never"}, {})).beams is None
+    assert asked(settle({"num_beams": 1, "stop": ["a"]}, {"num_beams": 4})).beams is None

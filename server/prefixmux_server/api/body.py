@@ -78,6 +78,11 @@ async def read(request: Request, limit: int, too_large: Exception) -> bytes:
         return b"".join([piece async for piece in limited(request, limit, too_large)])
 
 
+def too_large(limit: int) -> BodyTooLarge:
+    """Of a JSON body."""
+    return BodyTooLarge(f"The body has more than {limit} bytes; send less at once.")
+
+
 def parse_json(raw: bytes) -> object:
     """Raises `InvalidJson`, also for what Python's parser lets pass: NaN, Infinity, a byte order
     mark, UTF-16, names given twice, depth; and `InvalidRequest` for an object of too many."""
@@ -122,8 +127,7 @@ class StrictRequest(Request):
     async def load(self, limit: int) -> None:
         if media_type(self) not in ("", "application/json"):
             raise UnsupportedMediaType("Send the body as application/json.")
-        too_large = BodyTooLarge(f"The body has more than {limit} bytes; send less at once.")
-        self._raw = await read(Request(self.scope, self.receive), limit, too_large)
+        self._raw = await read(Request(self.scope, self.receive), limit, too_large(limit))
         self._value = parse_json(self._raw)
 
     async def body(self) -> bytes:

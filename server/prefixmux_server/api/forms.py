@@ -19,7 +19,7 @@ from prefixmux_server.errors import InvalidRequest
 # Boundaries, part headers and the small fields of a form, beside its files.
 FORM_OVERHEAD = 64 * 1024
 MAX_FILES = 2
-MAX_FIELDS = 6
+MAX_FIELDS = 8
 
 
 async def read_form(request: Request, limit: int, too_large: Exception) -> FormData:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path
 
-from prefixmux_server.api.schemas import MAX_VERSION
+from prefixmux_server.api.values import MAX_VERSION
 from prefixmux_store.errors import TaskNotFound, VersionNotFound
 from prefixmux_store.names import is_name
 

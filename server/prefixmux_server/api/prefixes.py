@@ -10,15 +10,17 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from prefixmux_server.api.body import StrictRoute
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.documented import errors, inlined
 from prefixmux_server.api.paths import PathTask, PathVersion
 from prefixmux_server.api.schemas import ActivateBody
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
-from prefixmux_server.api.uploads import form_upload, raw_upload
+from prefixmux_server.api.upload_schemas import RECIPES
+from prefixmux_server.api.uploads import posted_upload, raw_upload
 from prefixmux_server.service.views import TaskPage, TaskView, VersionPage, VersionView
 
-UPLOAD_REFUSALS = errors(403, 412, 413, 415, 422, 500, 503, 507)
+PUT_REFUSALS = errors(403, 412, 413, 415, 422, 500, 503, 507)
+POST_REFUSALS = errors(400, 403, 404, 413, 415, 422, 500, 503, 507)
 READ_REFUSALS = errors(403, 404, 422, 500, 503)
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOADED: dict[int | str, dict[str, Any]] = {
@@ -37,7 +39,13 @@ FORM = {
         "description": {"type": "string"},
         "sha256": {"type": "string", "description": "Of `file`."},
         "task_index": {"type": "string", "description": "Of a file with several tasks."},
+        "template": {"type": "string", "description": "Text around a request's {input}."},
+        "parameters": {"type": "string", "description": "JSON: what requests leave out."},
     },
+}
+POSTED = {
+    "multipart/form-data": {"schema": FORM},
+    "application/json": {"schema": {"oneOf": [inlined(body) for body in RECIPES.values()]}},
 }
 
 router = APIRouter(prefix="/prefixes", tags=["prefixes"])
@@ -51,6 +59,13 @@ class PageQuery(BaseModel):
     cursor: Annotated[str, Field(max_length=512)] | None = None
 
 
+class PutQuery(BaseModel):
+    """`template`: text around a request's `{input}`; `parameters`: JSON of what it leaves out."""
+
+    template: str | None = None
+    parameters: str | None = None
+
+
 class TaskQuery(PageQuery):
     """`query`: part of a task_id."""
 
@@ -60,15 +75,15 @@ class TaskQuery(PageQuery):
 @router.post(
     "",
     status_code=201,
-    responses={**UPLOADED, **UPLOAD_REFUSALS},
-    openapi_extra={"requestBody": {"content": {"multipart/form-data": {"schema": FORM}}}},
+    responses={**UPLOADED, **POST_REFUSALS},
+    openapi_extra={"requestBody": {"required": True, "content": POSTED}},
 )
 async def upload(
     request: Request, response: Response, tenant: CurrentTenant, services: AppServices
 ) -> VersionView:
     tenant.require("write")
-    form = await form_upload(request, services.max_upload_bytes)
-    version, created = await services.prefixes.upload(tenant, form)
+    posted = await posted_upload(request, services.max_body_bytes, services.max_upload_bytes)
+    version, created = await services.prefixes.upload(tenant, posted)
     response.status_code = 201 if created else 200
     return version
 
@@ -76,18 +91,22 @@ async def upload(
 @router.put(
     "/{task_id}",
     status_code=201,
-    responses={**UPLOADED, **UPLOAD_REFUSALS},
-    openapi_extra={"requestBody": {"content": {"application/octet-stream": BINARY}}},
+    responses={**UPLOADED, **PUT_REFUSALS},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}
+    },
 )
 async def put(
     request: Request,
     response: Response,
     task_id: str,
+    said: Annotated[PutQuery, Query()],
     tenant: CurrentTenant,
     services: AppServices,
 ) -> VersionView:
     tenant.require("write")
-    raw = await raw_upload(request, task_id, services.max_upload_bytes)
+    limit = services.max_upload_bytes
+    raw = await raw_upload(request, task_id, limit, said.template, said.parameters)
     version, created = await services.prefixes.upload(tenant, raw)
     response.status_code = 201 if created else 200
     return version

@@ -27,6 +27,8 @@ from prefixmux_server.errors import (
 from prefixmux_store.errors import StoreError
 
 MAX_PARAM = 128
+# Text or ids: the path into such a union says nothing to a client.
+UNIONS = frozenset({"input", "decoder_input"})
 
 
 def typed(error: Exception) -> PrefixmuxServerError:
@@ -73,7 +75,7 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> PrefixmuxServerError:
     """The first thing wrong. Unions name their members in the path; those are cut off."""
     first = errors[0]
     path: tuple[str | int, ...] = tuple(first["loc"])
-    if path[:1] == ("input",):
+    if path and path[0] in UNIONS:
         path = path[:1]
     kind = InvalidParameter if path[:1] == ("parameters",) else InvalidRequest
     return kind(_sentence(first), param=param_of(*path))

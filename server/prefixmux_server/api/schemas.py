@@ -6,34 +6,17 @@ is null is one left out.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 from pydantic_core import PydanticCustomError
 
-from prefixmux_server.service.request import GenerationRequest, Parameters
+from prefixmux_server.api.parameters import ParametersBody, only
+from prefixmux_server.api.values import Strict, TaskId, Text, VersionNumber
+from prefixmux_server.service.request import GenerationRequest, PartName, TokenInput
 
-TASK_ID = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-MAX_VERSION = 2**63 - 1
-MAX_SEED = 2**63 - 1
-MAX_STOP_BYTES = 256
 MAX_ROWS = 256
-
-T = TypeVar("T")
-
-
-def _well_formed(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("surrogate", "Text must not hold lone surrogates") from None
-    return text
-
-
-def _short(stop: str) -> str:
-    if not 1 <= len(_well_formed(stop).encode()) <= MAX_STOP_BYTES:
-        raise PydanticCustomError("stop_bytes", "A stop string has 1 to 256 bytes")
-    return stop
+MAX_PARTS = 8
 
 
 def _prompt(value: object) -> object:
@@ -45,94 +28,44 @@ def _prompt(value: object) -> object:
     return value
 
 
-def _only(default: T) -> AfterValidator:
-    """A feature this server does not have: nothing but its default is accepted."""
+class PartBody(Strict):
+    """A stored prefix; `version` null: the task's active one."""
 
-    def check(value: T) -> T:
-        if value != default:
-            raise PydanticCustomError("unsupported", "This is not supported by this server")
-        return value
+    task_id: TaskId
+    version: VersionNumber | None = None
 
-    return AfterValidator(check)
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
-Stop = Annotated[str, AfterValidator(_short), Field(json_schema_extra={"minLength": 1})]
-TaskId = Annotated[str, Field(pattern=TASK_ID, examples=["e2e"])]
-VersionNumber = Annotated[int, Field(ge=1, le=MAX_VERSION)]
+    def to_service(self) -> PartName:
+        return PartName(self.task_id, self.version)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+Tokens = Annotated[Text | list[int], Field(min_length=1), BeforeValidator(_prompt)]
+Parts = Annotated[list[PartBody], Field(min_length=1, max_length=MAX_PARTS)]
 
 
-class ParametersBody(_Strict):
-    """How to generate; the order is penalties, temperature, top_k, top_p, min_p."""
+class RowBody(Strict):
+    """One generation. `task_id` null: the bare model; `version` null: the active one.
 
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = None
-    min_new_tokens: Annotated[int, Field(ge=0)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    stop: Annotated[list[Stop], Field(max_length=16)] | None = None
-    stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
-    ignore_eos: bool | None = None
-    timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    n: Annotated[int, Field(ge=1, le=16), _only(1)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20), _only(None)] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=20), _only(None)] | None = None
-    num_beams: Annotated[int, Field(ge=1, le=16), _only(1)] | None = None
-    num_return: Annotated[int, Field(ge=1, le=16), _only(1)] | None = None
-    length_penalty: Annotated[float, _only(1.0)] | None = None
-    early_stopping: Annotated[bool, _only(False)] | None = None
-    no_repeat_ngram_size: Annotated[int, Field(ge=0), _only(0)] | None = None
-    beam_length_includes_prompt: Annotated[bool, _only(False)] | None = None
-
-    def to_service(self) -> Parameters:
-        return Parameters(
-            max_new_tokens=self.max_new_tokens,
-            min_new_tokens=self.min_new_tokens or 0,
-            temperature=self.temperature or 0.0,
-            top_k=self.top_k or 0,
-            top_p=_default(self.top_p, 1.0),
-            min_p=self.min_p or 0.0,
-            repetition_penalty=_default(self.repetition_penalty, 1.0),
-            frequency_penalty=self.frequency_penalty or 0.0,
-            presence_penalty=self.presence_penalty or 0.0,
-            seed=self.seed,
-            stop=tuple(self.stop or ()),
-            stop_token_ids=tuple(self.stop_token_ids or ()),
-            ignore_eos=bool(self.ignore_eos),
-            timeout_s=self.timeout_s,
-        )
-
-
-class RowBody(_Strict):
-    """One generation. `task_id` null: the bare model; `version` null: the active one."""
+    `compose` names several prefixes instead of one task; their stored defaults stay out of it.
+    """
 
     task_id: TaskId | None = None
     version: VersionNumber | None = None
-    input: Annotated[
-        Text | list[int],
-        Field(min_length=1, description="Text, or a list of token ids."),
-        BeforeValidator(_prompt),
-    ]
+    compose: Parts | None = None
+    input: Annotated[Tokens, Field(description="Text, or a list of token ids.")]
+    decoder_input: Annotated[
+        Tokens | None,
+        Field(description="What an encoder-decoder model's decoder, or an infix, goes on with."),
+    ] = None
     parameters: ParametersBody | None = None
-    decoder_input: Annotated[Any, _only(None)] = None
-    compose: Annotated[Any, _only(None)] = None
 
     def to_service(self) -> GenerationRequest:
-        parameters = self.parameters or ParametersBody()
         return GenerationRequest(
-            input=self.input if isinstance(self.input, str) else tuple(self.input),
+            input=_tokens(self.input),
             task_id=self.task_id,
             version=self.version,
-            parameters=parameters.to_service(),
+            compose=tuple(part.to_service() for part in self.compose or ()),
+            decoder_input=None if self.decoder_input is None else _tokens(self.decoder_input),
+            parameters={} if self.parameters is None else self.parameters.to_service(),
         )
 
 
@@ -151,16 +84,16 @@ class GenerateBody(RowBody):
         }
     )
 
-    stream: Annotated[bool, _only(False)] | None = None
+    stream: Annotated[bool, only(False)] | None = None
 
 
-class BatchBody(_Strict):
+class BatchBody(Strict):
     """Up to 256 generations. Rows are validated one by one, so that each has its own error."""
 
     requests: Annotated[list[SkipValidation[RowBody]], Field(min_length=1, max_length=MAX_ROWS)]
 
 
-class ActivateBody(_Strict):
+class ActivateBody(Strict):
     """Which version is served when none is asked for."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"version": 2}]})
@@ -184,5 +117,5 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def _default(value: T | None, default: T) -> T:
-    return default if value is None else value
+def _tokens(given: str | list[int]) -> TokenInput:
+    return given if isinstance(given, str) else tuple(given)

@@ -1,59 +1,66 @@
-"""From the bytes of an upload request to an `Upload`: multipart forms and raw files.
+"""From the bytes of an upload request to an `Upload`: multipart forms, raw files, JSON.
 
-Knows headers and form fields; what is in the files is the store's.
+Knows headers, form fields and bodies; what is in the files is the store's.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 
 from fastapi import Request
 from starlette.datastructures import FormData
 
-from prefixmux_server.api.body import media_type, read, refuse_encoding
+from prefixmux_server.api.body import (
+    media_type,
+    parse_json,
+    read,
+    refuse_encoding,
+    too_large,
+)
 from prefixmux_server.api.forms import bytes_of, read_form, text_of
-from prefixmux_server.errors import InvalidRequest, UnsupportedMediaType
+from prefixmux_server.api.headers import content_digest, create_only
+from prefixmux_server.api.upload_schemas import About, about, recipe
+from prefixmux_server.errors import InvalidJson, InvalidRequest, UnsupportedMediaType
 from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
 from prefixmux_store.errors import PrefixTooLarge
 from prefixmux_store.names import check_task_id
 
-MAX_DESCRIPTION = 1000
 FILES = ("file", "adapter_config", "adapter_model")
-FIELDS = ("task_id", "activate", "description", "sha256", "task_index")
+ABOUT = ("description", "template", "parameters")
+FIELDS = ("task_id", "activate", "sha256", "task_index", *ABOUT)
 SHA256 = re.compile(r"(?:sha256:)?([0-9a-fA-F]{64})")
 INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)
-# Such as a terminal that lists descriptions would obey.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# A member of a dictionary (RFC 9651): a key, bytes, and parameters, which say nothing here.
-DIGEST = re.compile(
-    r"""[ \t]*+ (?P<key>[a-z*][a-z0-9_.*-]*+) = :(?P<bytes>[A-Za-z0-9+/=]*+):
-    (?: [ ]*+;[ ]*+ [a-z*][a-z0-9_.*-]*+ (?: = (?: "(?:[^"\\]|\\["\\])*+" | [^\s",;]++ ) )? )*+
-    [ \t]*+ (?P<comma>,?)""",
-    re.VERBOSE,
-)
 
 
-async def raw_upload(request: Request, task_id: str, limit: int) -> Upload:
-    """`PUT`: the body is a native file of at most `limit` bytes."""
+async def raw_upload(
+    request: Request, task_id: str, limit: int, template: str | None, parameters: str | None
+) -> Upload:
+    """`PUT`: the body is a native file of at most `limit` bytes; `parameters` are JSON text."""
     check_task_id(task_id)
     if media_type(request) not in ("", "application/octet-stream"):
         raise UnsupportedMediaType("Send the native file as application/octet-stream.")
-    create_only = _create_only(request.headers.get("if-none-match"))
-    digest = _content_digest(request.headers.get("content-digest"))
+    only = create_only(request.headers.get("if-none-match"))
+    digest = content_digest(request.headers.get("content-digest"))
+    said = _about({"template": template, "parameters": parameters})
     data = await read(request, limit, PrefixTooLarge(limit))
-    return Upload(task_id, NativeFile(data, digest), create_only=create_only)
+    return Upload(task_id, NativeFile(data, digest), create_only=only, **said)
 
 
-async def form_upload(request: Request, limit: int) -> Upload:
-    """`POST`: a multipart form whose files have at most `limit` bytes together."""
-    if media_type(request) != "multipart/form-data":
-        raise UnsupportedMediaType("Send multipart/form-data, or PUT the raw file to its task.")
+async def posted_upload(request: Request, body_limit: int, file_limit: int) -> Upload:
+    """`POST`: JSON of at most `body_limit` bytes, or a form whose files have at most `file_limit`
+    together."""
+    kind = media_type(request)
+    if kind == "application/json":
+        raw = await read(request, body_limit, too_large(body_limit))
+        return recipe(parse_json(raw))
+    if kind != "multipart/form-data":
+        raise UnsupportedMediaType(
+            "Send multipart/form-data or application/json, or PUT the raw file to its task."
+        )
     refuse_encoding(request)
-    form = await read_form(request, limit, PrefixTooLarge(limit))
+    form = await read_form(request, file_limit, PrefixTooLarge(file_limit))
     try:
-        return await _upload(form, limit)
+        return await _upload(form, file_limit)
     finally:
         await form.close()
 
@@ -62,10 +69,21 @@ async def _upload(form: FormData, limit: int) -> Upload:
     _check_names(form)
     task_id = check_task_id(text_of(form, "task_id") or "")
     activate = _flag(form, "activate")
-    description = _description(form)
+    said = _about({name: text_of(form, name) for name in ABOUT})
     content = await _content(form)
     _check_size(content, limit)
-    return Upload(task_id, content, activate, description, task_index=_index(form))
+    return Upload(task_id, content, activate, task_index=_index(form), **said)
+
+
+def _about(texts: dict[str, str | None]) -> About:
+    """Of texts as a form or a query holds them."""
+    given: dict[str, object] = {name: text for name, text in texts.items() if text is not None}
+    try:
+        if (parameters := texts["parameters"]) is not None:
+            given["parameters"] = parse_json(parameters.encode())
+    except InvalidJson:
+        raise InvalidRequest("This is a JSON object.", param="parameters") from None
+    return about(given)
 
 
 def _check_names(form: FormData) -> None:
@@ -115,17 +133,6 @@ def _index(form: FormData) -> int | None:
     return None if text is None else int(text)
 
 
-def _description(form: FormData) -> str | None:
-    text = text_of(form, "description")
-    if text is not None and (len(text) > MAX_DESCRIPTION or CONTROL.search(text)):
-        raise InvalidRequest(
-            f"A description is one line of at most {MAX_DESCRIPTION} characters, none of them"
-            " control characters.",
-            param="description",
-        )
-    return text
-
-
 def _digest(form: FormData) -> str | None:
     text = text_of(form, "sha256")
     if text is None:
@@ -133,40 +140,3 @@ def _digest(form: FormData) -> str | None:
     if (match := SHA256.fullmatch(text)) is None:
         raise InvalidRequest("A sha256 has 64 hexadecimal digits.", param="sha256")
     return f"sha256:{match[1].lower()}"
-
-
-def _content_digest(header: str | None) -> str | None:
-    """The sha-256 of a `Content-Digest` (RFC 9530); other algorithms are passed over."""
-    if header is None:
-        return None
-    digests, at, more = {}, 0, True
-    while more:
-        if (match := DIGEST.match(header, at)) is None:
-            raise _bad_digest()
-        digests[match["key"]] = match["bytes"]
-        at, more = match.end(), bool(match["comma"])
-    if at != len(header):
-        raise _bad_digest()
-    return _decoded(digests["sha-256"]) if "sha-256" in digests else None
-
-
-def _decoded(encoded: str) -> str:
-    try:
-        raw = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        raise _bad_digest() from None
-    if len(raw) != 32:
-        raise _bad_digest()
-    return f"sha256:{raw.hex()}"
-
-
-def _bad_digest() -> InvalidRequest:
-    return InvalidRequest(
-        "Write it as sha-256=:<base64>: (RFC 9530).", param="headers.content-digest"
-    )
-
-
-def _create_only(header: str | None) -> bool:
-    if header not in (None, "*"):
-        raise InvalidRequest("Only * is known here.", param="headers.if-none-match")
-    return header == "*"

@@ -124,15 +124,18 @@ class EngineClient:
         self._link.send(submit)
         return generation
 
-    async def probe(self, tenant: str, digest: str) -> EngineError | None:
+    async def probe(
+        self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
+    ) -> EngineError | None:
         """One token of a request of its own. A full queue answers `overloaded`."""
         sampling = SamplingParams(max_new_tokens=1, ignore_eos=True)
         request = Submit(
             id=f"probe_{uuid.uuid4().hex}",
             tenant=tenant,
-            prefixes=(digest,),
+            prefixes=prefixes,
             input_ids=(0,),
             sampling=sampling,
+            decoder_ids=decoder_ids,
             cache_domain=tenant,
         )
         try:

@@ -64,9 +64,11 @@ class EngineFront(Protocol):
         """Raises `engine.errors.EngineUnavailable` or, with a full queue, `Overloaded`."""
         ...
 
-    async def probe(self, tenant: str, digest: str) -> EngineError | None:
-        """The trial forward of a staged upload. None: finite logits. Never raises: an engine
-        that is down answers `engine_unavailable`."""
+    async def probe(
+        self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
+    ) -> EngineError | None:
+        """The trial forward of what is to be stored; `decoder_ids` as in `Submit`. None: finite
+        logits. Never raises: an engine that is down answers `engine_unavailable`."""
         ...
 
     def residency(self, tenant: str, digest: str) -> ResidencyState:

@@ -1,23 +1,26 @@
 """From a request to what the engine is told: resolve, tokenise, check, once per request.
 
-Runs in a worker thread: it may read the catalogue and encode a long text. The version found here
-is the one the request keeps until it ends.
+Runs in a worker thread: it may read the catalogue and encode a long text. The versions found here
+are those that the request keeps until it ends.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from dataclasses import dataclass
 
-from prefixmux_server.engine.messages import Ready, Submit, TokenizerInfo
-from prefixmux_server.errors import InvalidRequest, TokenizerUnavailable
-from prefixmux_server.service.limits import PrefixSize, check_prompt, sampling_params
+from prefixmux_server.engine.messages import Ready, Submit
+from prefixmux_server.errors import TokenizerUnavailable
+from prefixmux_server.service.codecs import Codecs
+from prefixmux_server.service.limits import sampling_params
+from prefixmux_server.service.parameters import Parameters, settle
+from prefixmux_server.service.prompt import Prompt, prompt_of
 from prefixmux_server.service.request import GenerationRequest
+from prefixmux_server.service.room import size_of
+from prefixmux_server.service.target import Target, resolve
 from prefixmux_server.service.text import TextCodec
 from prefixmux_store.store import PrefixStore
-from prefixmux_store.types import Version
 
 
 @dataclass(frozen=True)
@@ -25,78 +28,64 @@ class Admitted:
     """One request, ready for the engine. `arrived` is in seconds of CLOCK_MONOTONIC."""
 
     submit: Submit
-    request: GenerationRequest
-    version: Version | None
+    target: Target
+    parameters: Parameters
+    prompt_tokens: int
     codec: TextCodec | None
     model: str
     arrived: float
 
 
 class Admission:
-    """Thread-safe; owns the tokenizer built from the engine's last `Ready`."""
+    """Thread-safe."""
 
     def __init__(self, store: PrefixStore) -> None:
         self._store = store
-        self._lock = threading.Lock()
-        self._codec: tuple[TokenizerInfo, TextCodec] | None = None
+        self._codecs = Codecs()
 
     def admit(
         self, tenant: str, request: GenerationRequest, ready: Ready, arrived: float
     ) -> Admitted:
-        """Raises the store's errors for an unknown task or version, and those of `limits`."""
-        version = self._resolve(tenant, request)
-        codec = self._codec_of(ready)
-        input_ids = self._encode(request, codec)
-        check_prompt(input_ids, ready.model)
-        sampling = sampling_params(
-            request.parameters, len(input_ids), size_of(version), ready.model
+        """Raises the store's errors for an unknown task or version, those of `target`, `prompt`
+        and `limits`."""
+        target = resolve(self._store, tenant, request)
+        codec = self._codecs.of(ready)
+        parameters = settle(request.parameters, target.defaults.parameters)
+        check_stop(parameters, ready)
+        prompt = prompt_of(request, target, codec, ready.model)
+        submit = _submit(tenant, target, prompt, parameters, ready, arrived)
+        return Admitted(submit, target, parameters, prompt.tokens, codec, ready.model.id, arrived)
+
+
+def check_stop(parameters: Parameters, ready: Ready) -> None:
+    """Raises `TokenizerUnavailable` for stop strings that could not be found."""
+    if ready.tokenizer is None and parameters.stop:
+        raise TokenizerUnavailable(
+            "This model has no tokenizer to find stop strings with; use stop_token_ids.",
+            param="parameters.stop",
         )
-        timeout = request.parameters.timeout_s
-        submit = Submit(
-            id=secrets.token_hex(12),
-            tenant=tenant,
-            prefixes=version.digests if version else (),
-            input_ids=input_ids,
-            sampling=sampling,
-            deadline=None if timeout is None else arrived + timeout,
-            cache_domain=tenant,
-        )
-        return Admitted(submit, request, version, codec, ready.model.id, arrived)
-
-    def _resolve(self, tenant: str, request: GenerationRequest) -> Version | None:
-        if request.task_id is not None:
-            return self._store.resolve(tenant, request.task_id, request.version)
-        if request.version is not None:
-            raise InvalidRequest("A version needs the task_id it is of.", param="version")
-        return None
-
-    def _encode(self, request: GenerationRequest, codec: TextCodec | None) -> tuple[int, ...]:
-        if codec is None and request.parameters.stop:
-            raise TokenizerUnavailable(
-                "This model has no tokenizer to find stop strings with; use stop_token_ids.",
-                param="parameters.stop",
-            )
-        if not isinstance(request.input, str):
-            return request.input
-        if codec is None:
-            raise TokenizerUnavailable(
-                "This model has no tokenizer; send the input as token ids.", param="input"
-            )
-        return codec.encode(request.input)
-
-    def _codec_of(self, ready: Ready) -> TextCodec | None:
-        if ready.tokenizer is None:
-            return None
-        with self._lock:
-            if self._codec is None or self._codec[0] is not ready.tokenizer:
-                self._codec = (ready.tokenizer, TextCodec(ready.tokenizer))
-            return self._codec[1]
 
 
-def size_of(version: Version | None) -> PrefixSize:
-    if version is None:
-        return PrefixSize()
-    return PrefixSize(version.prefix_tokens, version.position_offset.get("decoder", 0))
+def _submit(
+    tenant: str,
+    target: Target,
+    prompt: Prompt,
+    parameters: Parameters,
+    ready: Ready,
+    arrived: float,
+) -> Submit:
+    size = size_of(target, ready.model)
+    timeout = parameters.timeout_s
+    return Submit(
+        id=secrets.token_hex(12),
+        tenant=tenant,
+        prefixes=target.digests,
+        input_ids=prompt.input_ids,
+        decoder_ids=prompt.decoder_ids,
+        sampling=sampling_params(parameters, prompt, size, ready.model),
+        deadline=None if timeout is None else arrived + timeout,
+        cache_domain=tenant,
+    )
 
 
 def monotonic() -> float:

@@ -24,7 +24,8 @@ from prefixmux_server.errors import (
 )
 from prefixmux_server.service.admission import Admission, Admitted, monotonic
 from prefixmux_server.service.answer import Answer
-from prefixmux_server.service.collect import Collected, answer, collect
+from prefixmux_server.service.assemble import answer
+from prefixmux_server.service.collect import Collected, collect
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.tenant import Tenant
@@ -47,8 +48,9 @@ class GenerationService:
         """Raises the server's and the store's errors, whose codes the contract names."""
         tenant.require("generate")
         arrived = monotonic()
-        async with _deadline(request.parameters.timeout_s):
+        async with _in_time(request.timeout_s) as limit:
             admitted = await self._admit(tenant, request, arrived)
+            _move(limit, admitted.submit.deadline)
             collected = await self._run(admitted)
         return self._answer(admitted, collected, tenant)
 
@@ -93,9 +95,10 @@ class GenerationService:
     def _answer(self, admitted: Admitted, collected: Collected, tenant: Tenant) -> Answer:
         try:
             return answer(admitted, collected, tenant.name)
-        except InternalError:
+        except InternalError as error:
             self._log.critical(
-                "answer refused: the row read other prefixes than it was admitted with",
+                "answer refused",
+                reason=error.message,
                 id=admitted.submit.id,
                 tenant=tenant.name,
                 expected=admitted.submit.prefixes,
@@ -104,11 +107,18 @@ class GenerationService:
             raise
 
 
+def _move(limit: asyncio.Timeout, deadline: float | None) -> None:
+    """To `deadline`, of CLOCK_MONOTONIC: the version may store a time limit."""
+    if deadline is not None:
+        limit.reschedule(asyncio.get_running_loop().time() + deadline - monotonic())
+
+
 @asynccontextmanager
-async def _deadline(seconds: float | None) -> AsyncIterator[None]:
+async def _in_time(seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """Raises `DeadlineExceeded` when it is over."""
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(seconds) as limit:
+            yield limit
     except TimeoutError as error:
         raise DeadlineExceeded(
             "The request was not done within its timeout_s; ask for less or wait longer."

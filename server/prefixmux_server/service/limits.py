@@ -1,68 +1,32 @@
-"""Whether a prompt and its parameters fit the model and the prefix, and what they become.
+"""Whether parameters fit the model, the prefix and the prompt, and what they become.
 
-Pure functions of the request, the prefix's size and `ModelInfo`; ranges that need no model were
-checked where the request was parsed.
+Pure functions; ranges that need no model were checked where the request was parsed.
 """
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 
 from prefixmux_server.engine.messages import ModelInfo
-from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.errors import InvalidParameter, InvalidRequest, PromptTooLong
-from prefixmux_server.service.request import Parameters
+from prefixmux_server.engine.params import BeamParams, SamplingParams
+from prefixmux_server.errors import InvalidParameter, PromptTooLong
+from prefixmux_server.service.parameters import Parameters
+from prefixmux_server.service.prompt import Prompt
+from prefixmux_server.service.room import PrefixSize, check_encoder, room
 
-DEFAULT_MAX_NEW_TOKENS = 128
 SEEDS = 2**63
 
 
-@dataclass(frozen=True)
-class PrefixSize:
-    """`tokens` of KV memory, and how far the prefix shifts the positions of the real tokens."""
-
-    tokens: int = 0
-    position_offset: int = 0
-
-
-def check_prompt(input_ids: tuple[int, ...], model: ModelInfo) -> None:
-    """Raises `InvalidRequest` unless there is a token and every id is in the vocabulary."""
-    if not input_ids:
-        raise InvalidRequest("The input has no tokens; send at least one.", param="input")
-    if min(input_ids) < 0 or max(input_ids) >= model.vocabulary:
-        raise InvalidRequest(
-            f"Token ids must be from 0 to {model.vocabulary - 1}, the model's vocabulary.",
-            param="input",
-        )
-
-
-def room(prompt_tokens: int, prefix: PrefixSize, model: ModelInfo) -> int:
-    """How many tokens can be generated; may be negative.
-
-    The last token needs no position of its own: it is sampled, never fed.
-    """
-    by_memory = model.capacity_tokens - prefix.tokens - prompt_tokens
-    if model.context is None:
-        return by_memory
-    by_position = model.context - prefix.position_offset - prompt_tokens + 1
-    return min(by_memory, by_position)
-
-
 def sampling_params(
-    asked: Parameters, prompt_tokens: int, prefix: PrefixSize, model: ModelInfo
+    asked: Parameters, prompt: Prompt, prefix: PrefixSize, model: ModelInfo
 ) -> SamplingParams:
-    """Defaults filled in, a seed drawn.
+    """Defaults filled in, a seed drawn, the model's forced tokens added.
 
     Raises `PromptTooLong` with no room for one token, `InvalidParameter` for what does not fit.
     """
-    max_new_tokens = _max_new_tokens(asked.max_new_tokens, room(prompt_tokens, prefix, model))
-    if asked.min_new_tokens > max_new_tokens:
-        raise InvalidParameter(
-            f"min_new_tokens must be at most max_new_tokens, here {max_new_tokens}.",
-            param="parameters.min_new_tokens",
-        )
-    _check_vocabulary(asked, model.vocabulary)
+    check_parameters(asked, model)
+    max_new_tokens = _max_new_tokens(asked, prompt, prefix, model)
+    _check_least(asked, max_new_tokens)
     return SamplingParams(
         max_new_tokens=max_new_tokens,
         min_new_tokens=asked.min_new_tokens,
@@ -76,33 +40,96 @@ def sampling_params(
         seed=secrets.randbelow(SEEDS) if asked.seed is None else asked.seed,
         stop_token_ids=asked.stop_token_ids,
         ignore_eos=asked.ignore_eos,
+        no_repeat_ngram_size=asked.no_repeat_ngram_size,
+        forced_bos_token_id=model.forced_bos_token_id,
+        forced_eos_token_id=model.forced_eos_token_id,
+        beams=_beams(asked),
     )
 
 
-def _max_new_tokens(asked: int | None, room: int) -> int:
-    if room < 1:
-        raise PromptTooLong(
-            f"The prefix and the prompt leave no room for a token: {1 - room} too many.",
-            param="input",
-        )
-    if asked is None:
-        return min(DEFAULT_MAX_NEW_TOKENS, room)
-    if asked > room:
-        raise InvalidParameter(
-            f"max_new_tokens must be at most {room} with this prefix and prompt.",
-            param="parameters.max_new_tokens",
-        )
-    return asked
+def check_parameters(asked: Parameters, model: ModelInfo) -> None:
+    """What can be told without a prompt: the vocabulary, and what does not go together.
 
-
-def _check_vocabulary(asked: Parameters, vocabulary: int) -> None:
-    if asked.top_k > vocabulary:
+    Raises `InvalidParameter`.
+    """
+    if asked.top_k > model.vocabulary:
         raise InvalidParameter(
-            f"top_k must be at most {vocabulary}, the model's vocabulary.",
+            f"top_k must be at most {model.vocabulary}, the model's vocabulary.",
             param="parameters.top_k",
         )
-    if any(id >= vocabulary for id in asked.stop_token_ids):
+    if any(id >= model.vocabulary for id in asked.stop_token_ids):
         raise InvalidParameter(
-            f"stop_token_ids must be below {vocabulary}, the model's vocabulary.",
+            f"stop_token_ids must be below {model.vocabulary}, the model's vocabulary.",
             param="parameters.stop_token_ids",
         )
+    if asked.max_new_tokens is not None:
+        _check_least(asked, asked.max_new_tokens)
+    if asked.num_return > asked.num_beams:
+        raise InvalidParameter(
+            f"num_return must be at most num_beams, here {asked.num_beams}.",
+            param="parameters.num_return",
+        )
+    if asked.searches:
+        _check_search(asked)
+
+
+def _check_least(asked: Parameters, max_new_tokens: int) -> None:
+    if asked.min_new_tokens > max_new_tokens:
+        raise InvalidParameter(
+            f"min_new_tokens must be at most max_new_tokens, here {max_new_tokens}.",
+            param="parameters.min_new_tokens",
+        )
+
+
+def _check_search(asked: Parameters) -> None:
+    if asked.temperature > 0:
+        raise InvalidParameter(
+            "Beams are searched, not sampled: set temperature to 0, or num_beams to 1.",
+            param="parameters.temperature",
+        )
+    if asked.stop:
+        raise InvalidParameter(
+            "Beams end at tokens, not at strings: set stop to [] and use stop_token_ids, or set"
+            " num_beams to 1.",
+            param="parameters.stop",
+        )
+
+
+def _beams(asked: Parameters) -> BeamParams | None:
+    if not asked.searches:
+        return None
+    return BeamParams(
+        num_beams=asked.num_beams,
+        length_penalty=asked.length_penalty,
+        early_stopping=asked.early_stopping,
+        num_return=asked.num_return,
+        length_includes_prompt=asked.beam_length_includes_prompt,
+    )
+
+
+def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model: ModelInfo) -> int:
+    left = _room(prompt, prefix, model)
+    if asked.max_new_tokens is None:
+        return min(asked.usual_new_tokens, left)
+    if asked.max_new_tokens > left:
+        raise InvalidParameter(
+            f"max_new_tokens must be at most {left} with this prefix and prompt.",
+            param="parameters.max_new_tokens",
+        )
+    return asked.max_new_tokens
+
+
+def _room(prompt: Prompt, prefix: PrefixSize, model: ModelInfo) -> int:
+    """At least 1. Raises `PromptTooLong`."""
+    decoder_tokens, param = len(prompt.decoder_ids), "decoder_input"
+    if model.family == "seq2seq":
+        check_encoder(len(prompt.input_ids), prefix, model)
+    else:
+        decoder_tokens, param = decoder_tokens + len(prompt.input_ids), "input"
+    left = room(decoder_tokens, prefix, model)
+    if left < 1:
+        raise PromptTooLong(
+            f"The prefix and the prompt leave no room for a token: {1 - left} too many.",
+            param=param,
+        )
+    return left

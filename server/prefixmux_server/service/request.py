@@ -6,35 +6,41 @@ or the prompt is checked in `limits.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from prefixmux_store.types import JSON
+
+TokenInput: TypeAlias = str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """`max_new_tokens` None: as many as fit, at most 128. `seed` None: the server draws one.
-    `timeout_s` is in seconds from arrival."""
+class PartName:
+    """A stored prefix as a caller names it. `version` None: the task's active one."""
 
-    max_new_tokens: int | None = None
-    min_new_tokens: int = 0
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
-    timeout_s: float | None = None
+    task_id: str
+    version: int | None = None
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """`task_id` None: the bare model. `version` None: the task's active one."""
+    """Runs with the prefix of `task_id` (`version` None: the active one), with those of `compose`
+    in their order, or, without either, with the bare model.
 
-    input: str | tuple[int, ...]
+    `decoder_input` None: nothing behind the decoder's start token, BOS behind an infix.
+    `parameters` are those that were given, by their names in the contract.
+    """
+
+    input: TokenInput
     task_id: str | None = None
     version: int | None = None
-    parameters: Parameters = field(default_factory=Parameters)
+    compose: tuple[PartName, ...] = ()
+    decoder_input: TokenInput | None = None
+    parameters: Mapping[str, JSON] = field(default_factory=dict)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """From arrival, if the caller set one."""
+        seconds = self.parameters.get("timeout_s")
+        return float(seconds) if isinstance(seconds, int | float) else None

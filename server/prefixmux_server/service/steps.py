@@ -18,13 +18,15 @@ NAMES_KEPT = 16_384
 
 @dataclass(frozen=True)
 class StepRow:
-    """One row: `tokens` were run for it, behind `prefix_tokens` of its prefix."""
+    """One row: `tokens` were run for it, behind `prefix_tokens` of its prefix, and
+    `encoder_tokens` in the step that held its encoder's pass."""
 
     request_id: str | None
     task_id: str | None
     phase: Literal["prefill", "decode"]
     tokens: int
     prefix_tokens: int
+    encoder_tokens: int
 
 
 @dataclass(frozen=True)
@@ -67,4 +69,6 @@ class StepLog:
         owner, task_id = self._names.get(row.id, (None, None))
         request_id = row.id if owner == tenant else None
         task_id = task_id if owner == tenant else None
-        return StepRow(request_id, task_id, row.phase, row.tokens, row.prefix_tokens)
+        return StepRow(
+            request_id, task_id, row.phase, row.tokens, row.prefix_tokens, row.encoder_tokens
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from prefixmux_server.engine.messages import TokenizerInfo
 
@@ -18,8 +18,12 @@ MAX_HELD_TOKENS = 4
 
 
 class TextCodec:
-    """`encode` equals `tokenizer(text).input_ids`, `decode` equals its `decode` with
-    `skip_special_tokens` and without clean-up of spaces."""
+    """`encode` equals `tokenizer(text).input_ids`, `plain` the same without special tokens,
+    `decode` equals its `decode` with `skip_special_tokens` and without clean-up of spaces.
+
+    `opening(a) + following(b)` is one text in two pieces: the special tokens before `a` and those
+    after `b`. A piece that has no tokens of its own is `()`.
+    """
 
     def __init__(self, info: TokenizerInfo) -> None:
         self._tokenizer: Tokenizer = Tokenizer.from_str(info.json)
@@ -30,9 +34,18 @@ class TextCodec:
         )
 
     def encode(self, text: str) -> tuple[int, ...]:
-        # The batch form lets other threads run meanwhile; `encode` would stop the event loop.
-        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=True)
-        return tuple(encoding.ids)
+        return tuple(self._encoded(text).ids)
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._encoded(text, special=False).ids)
+
+    def opening(self, text: str) -> tuple[int, ...]:
+        encoding = self._encoded(text)
+        return tuple(encoding.ids[: _own(encoding).stop])
+
+    def following(self, text: str) -> tuple[int, ...]:
+        encoding = self._encoded(text)
+        return tuple(encoding.ids[_own(encoding).start :])
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
@@ -40,6 +53,17 @@ class TextCodec:
     def is_silent(self, token_id: int) -> bool:
         """Whether the token adds nothing to any text: a special one or padding of the table."""
         return token_id in self._silent or self._tokenizer.id_to_token(token_id) is None
+
+    def _encoded(self, text: str, special: bool = True) -> Encoding:
+        # The batch form lets other threads run meanwhile; `encode` would stop the event loop.
+        (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
+        return encoding
+
+
+def _own(encoding: Encoding) -> slice:
+    """Where the text's own tokens stand; those it spells out itself, special ones too, are own."""
+    own = [at for at, added in enumerate(encoding.special_tokens_mask) if not added]
+    return slice(own[0], own[-1] + 1) if own else slice(len(encoding.ids), 0)
 
 
 class Detokenizer:

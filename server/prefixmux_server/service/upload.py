@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from prefixmux_server.service.request import PartName
+from prefixmux_store.types import JSON
 
 
 @dataclass(frozen=True)
@@ -22,12 +27,37 @@ class PeftFiles:
 
 
 @dataclass(frozen=True)
+class PromptText:
+    """Text to stand before every input; `param` is the field that it was made from."""
+
+    text: str
+    param: str = "text"
+
+
+# What becomes a file of its own.
+Filed: TypeAlias = NativeFile | PeftFiles | PromptText
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Stored prefixes, to be served one behind another."""
+
+    parts: tuple[PartName, ...]
+
+
+@dataclass(frozen=True)
 class Upload:
-    """`create_only`: refuse if the task exists. `task_index`: which task of a file of several."""
+    """`create_only`: refuse if the task exists. `task_index`: which task of a file of several.
+
+    `template` (text around `{input}`) and `parameters` (by the contract's names, checked by its
+    schema) hold for requests that say nothing themselves.
+    """
 
     task_id: str
-    content: NativeFile | PeftFiles
+    content: Filed | Composition
     activate: bool = True
     description: str | None = None
     create_only: bool = False
     task_index: int | None = None
+    template: str | None = None
+    parameters: Mapping[str, JSON] = field(default_factory=dict)

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from prefixmux_server.engine.messages import ModelInfo, ResidencyState, SiteInfo
-from prefixmux_store.types import Task, Version
+from prefixmux_store.types import Part, Task, Version
+
+
+@dataclass(frozen=True)
+class PartView:
+    """One stored prefix of a version, by the name it had when the version was made."""
+
+    task_id: str
+    version: int
+    digest: str
+    tokens: int
+    method: str
 
 
 @dataclass(frozen=True)
 class VersionView:
-    """An immutable version of a task. `sites`: virtual tokens at each attention site."""
+    """An immutable version of a task. `sites`: virtual tokens at each attention site.
+
+    `parts`: its prefixes in order, itself alone unless it was composed. `template`: what stands
+    around a text input, as `{input}`; `parameters`: what holds where a request says nothing.
+    """
 
     task_id: str
     version: int
@@ -23,6 +39,9 @@ class VersionView:
     description: str | None
     created_at: float
     residency: ResidencyState
+    parts: list[PartView]
+    template: str | None
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,8 @@ class SiteView:
 
 @dataclass(frozen=True)
 class ModelView:
-    """The resident model. `context`: positions, null without a limit."""
+    """The resident model. `context`: positions, null without a limit. `embedding_width`: of a
+    virtual token's embedding. A special id is null where the model names none."""
 
     id: str
     family: str
@@ -76,13 +96,19 @@ class ModelView:
     fingerprint: str
     methods: list[str]
     sites: dict[str, SiteView]
+    embedding_width: int
+    eos_token_ids: list[int]
+    bos_token_id: int | None
+    decoder_start_token_id: int | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
 
 
 def version_view(version: Version, residency: ResidencyState) -> VersionView:
     return VersionView(
         task_id=version.task_id,
         version=version.version,
-        prefix_digest=version.digests[0],
+        prefix_digest=version.prefix_digest,
         method=version.method,
         sites=dict(version.sites),
         prefix_tokens=version.prefix_tokens,
@@ -91,7 +117,14 @@ def version_view(version: Version, residency: ResidencyState) -> VersionView:
         description=version.description,
         created_at=version.created_at,
         residency=residency,
+        parts=[_part_view(part) for part in version.parts],
+        template=version.defaults.template,
+        parameters=dict(version.defaults.parameters),
     )
+
+
+def _part_view(part: Part) -> PartView:
+    return PartView(part.task_id, part.version, part.digest, part.tokens, part.method)
 
 
 def task_view(task: Task, active: VersionView | None) -> TaskView:
@@ -120,6 +153,12 @@ def model_view(model: ModelInfo) -> ModelView:
         fingerprint=model.fingerprint,
         methods=list(model.methods),
         sites={site.site: _site_view(site) for site in model.sites},
+        embedding_width=model.embedding_width or model.hidden,
+        eos_token_ids=list(model.eos_token_ids),
+        bos_token_id=model.bos_token_id,
+        decoder_start_token_id=model.decoder_start_token_id,
+        forced_bos_token_id=model.forced_bos_token_id,
+        forced_eos_token_id=model.forced_eos_token_id,
     )
 
 

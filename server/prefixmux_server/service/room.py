@@ -1,0 +1,73 @@
+"""How much fits beside a prefix: positions that the model has, cells of KV memory.
+
+Pure functions of sizes and `ModelInfo`, for both families. A decoder-only model holds everything
+in one sequence; of an encoder-decoder model the encoder reads the input, whole, and the decoder
+attends to it through the cross site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.errors import PromptTooLong
+
+
+class Sized(Protocol):
+    """Anything that says where its virtual tokens are: a version, a target, an upload."""
+
+    @property
+    def sites(self) -> Mapping[str, int]: ...
+    @property
+    def position_offset(self) -> Mapping[str, int]: ...
+    @property
+    def prefix_tokens(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class PrefixSize:
+    """`decoder` and `cross` are cells of KV memory; `offset` is how far the decoder's real tokens
+    are shifted; `encoder` counts the virtual tokens that the encoder reads before the input."""
+
+    decoder: int = 0
+    offset: int = 0
+    cross: int = 0
+    encoder: int = 0
+
+
+def size_of(prefix: Sized, model: ModelInfo) -> PrefixSize:
+    at, offset = prefix.sites, prefix.position_offset.get("decoder", 0)
+    if model.family == "seq2seq":
+        virtual = at.get("embeddings", 0) + at.get("text", 0)
+        return PrefixSize(at.get("decoder", 0), offset, at.get("cross", 0), virtual)
+    # What has no tensor for the decoder is run there once, from the first position on.
+    run = prefix.prefix_tokens - at.get("decoder", 0)
+    return PrefixSize(prefix.prefix_tokens, offset + run)
+
+
+def room(decoder_tokens: int, prefix: PrefixSize, model: ModelInfo) -> int:
+    """How many tokens can be generated behind so many of the decoder's; may be negative.
+
+    The last token needs no position of its own: it is sampled, never fed.
+    """
+    by_memory = model.capacity_tokens - prefix.decoder - decoder_tokens
+    if model.context is None:
+        return by_memory
+    by_position = model.context - prefix.offset - decoder_tokens + 1
+    return min(by_memory, by_position)
+
+
+def check_encoder(input_tokens: int, prefix: PrefixSize, model: ModelInfo) -> None:
+    """Raises `PromptTooLong` where the encoder cannot read the input in one pass, or the decoder
+    could not attend to all of it."""
+    read = prefix.encoder + input_tokens
+    most = model.capacity_tokens - prefix.cross
+    if model.context is not None:
+        most = min(most, model.context)
+    if read > most:
+        raise PromptTooLong(
+            f"The prefix and the input are {read - most} tokens too long for the encoder.",
+            param="input",
+        )
