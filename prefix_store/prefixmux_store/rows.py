@@ -23,21 +23,25 @@ _TASK_WIDTH = 5
 
 
 def version_of(row: Sequence[Any]) -> Version:
-    tenant, task_id, version, digests, method, sites, offsets, tokens, *rest, parts, about = row
+    tenant, task_id, version, digests, method, sites, offsets, tokens, *rest = row
+    size, base_model, description, created_at, parts, about = rest
     names = tuple(json.loads(digests))
     itself = Part(task_id, version, names[0], tokens, method)
     return Version(
-        tenant,
-        task_id,
-        version,
-        names,
-        method,
-        json.loads(sites),
-        json.loads(offsets),
-        tokens,
-        *rest,
-        (itself,) if parts is None else tuple(Part(**part) for part in json.loads(parts)),
-        Defaults() if about is None else Defaults(**json.loads(about)),
+        tenant=tenant,
+        task_id=task_id,
+        version=version,
+        digests=names,
+        method=method,
+        sites=json.loads(sites),
+        position_offset=json.loads(offsets),
+        prefix_tokens=tokens,
+        bytes=size,
+        base_model=base_model,
+        description=description,
+        created_at=created_at,
+        parts=(itself,) if parts is None else tuple(Part(**part) for part in json.loads(parts)),
+        defaults=Defaults() if about is None else Defaults(**json.loads(about)),
     )
 
 
