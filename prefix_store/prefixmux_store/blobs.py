@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from prefixmux_store import container
+from prefixmux_store import container, format
 from prefixmux_store.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -87,9 +87,14 @@ class BlobStore:
             self._files.sync_folder(self._path(tenant, digest).parent)
         return size
 
-    def resident_bytes(self, tenant: str, digest: str, item_bytes: int) -> int:
+    def resident_bytes(
+        self, tenant: str, digest: str, item_bytes: int, token_bytes: int | None = None
+    ) -> int:
         """What the tensors take in memory with `item_bytes` bytes per number, whatever their
         dtype in the file. Raises as `read` does.
+
+        With `token_bytes`, virtual tokens that are stored as a model's inputs (embeddings alone,
+        or text) take so many bytes each instead: what they are once they are keys and values.
 
         Reads the header alone. That is not hashed, but it has to account for every byte of the
         file: so what a damaged one announces is no larger than the file bears out.
@@ -99,10 +104,13 @@ class BlobStore:
             try:
                 length = self._files.read_start(path, container.LENGTH_BYTES)
                 head = self._files.read_start(path, container.head_bytes(length))
-                values = container.count_values(head, self._files.stat(path).size)
+                outline = container.outline(head, self._files.stat(path).size)
+                inputs = format.input_tokens(outline)
             except InvalidPrefix as error:
                 raise BlobCorrupt from error
-        return values * item_bytes
+        if inputs and token_bytes is not None:
+            return inputs * token_bytes
+        return (outline.values or inputs) * item_bytes
 
     def tenants(self) -> list[str]:
         """Those that have a folder."""

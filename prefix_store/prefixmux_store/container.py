@@ -42,6 +42,19 @@ class Container:
 
 
 @dataclass(frozen=True)
+class Outline:
+    """What a file holds, as its header announces it; its tensors' names are not checked."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+
+    @property
+    def values(self) -> int:
+        """How many numbers the tensors hold together."""
+        return sum(map(math.prod, self.shapes.values()))
+
+
+@dataclass(frozen=True)
 class _Place:
     """A tensor as its header announces it; `begin` and `end` are places in the file."""
 
@@ -85,12 +98,12 @@ def head_bytes(data: bytes) -> int:
     return LENGTH_BYTES + size
 
 
-def count_values(head: bytes, file_bytes: int) -> int:
-    """How many numbers the tensors of a file of this size hold together; `head` are its first
-    `head_bytes`. Raises `InvalidPrefix`, also when the tensors do not fill the file."""
+def outline(head: bytes, file_bytes: int) -> Outline:
+    """Of a file of this size; `head` are its first `head_bytes`. Raises `InvalidPrefix`, also
+    when the tensors do not fill the file."""
     header, start = _header(head)
-    header.pop("__metadata__", None)
-    return sum(math.prod(place.shape) for place in _places(header, start, file_bytes))
+    metadata = _metadata(header.pop("__metadata__", {}), MAX_HEADER_BYTES)
+    return Outline({p.name: p.shape for p in _places(header, start, file_bytes)}, metadata)
 
 
 def write(tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]) -> bytes:

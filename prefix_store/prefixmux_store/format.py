@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prefixmux_store import container, meta
+from prefixmux_store.container import Outline
 from prefixmux_store.errors import InvalidPrefix
 from prefixmux_store.meta import BaseClaim, PrefixMeta
 from prefixmux_store.names import digest_of
@@ -79,6 +80,18 @@ def encode(tensors: Mapping[str, RawTensor], described: PrefixMeta) -> bytes:
         raise InvalidPrefix("too_long", "The text is too long to be stored as a prefix.")
     parse(data)
     return data
+
+
+def input_tokens(outline: Outline) -> int:
+    """How many virtual tokens a file holds that run as a model's inputs, with nothing else beside
+    them; 0: it holds keys and values. Raises `InvalidPrefix` if it holds nothing."""
+    text = outline.metadata.get(meta.KEY)
+    described = PrefixMeta() if text is None else meta.load(text)
+    if described.token_ids is not None:
+        return len(described.token_ids)
+    if not outline.shapes:
+        raise InvalidPrefix("empty", "The file holds no tensors.")
+    return outline.shapes["embeddings"][0] if outline.shapes.keys() == {"embeddings"} else 0
 
 
 def _tokens(tensor: RawTensor) -> int:

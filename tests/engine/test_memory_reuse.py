@@ -12,7 +12,7 @@ from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey
 from prefixmux_server.memory.residency import Residency, State
-from prefixmux_server.memory.select import LayoutName, make_layout
+from prefixmux_server.memory.select import LayoutName, make_memory
 
 # One request with one prefix of 10 to 14 tokens, and nothing beside it.
 TIGHT: dict[LayoutName, int] = {"rows": 64, "slots": 40}
@@ -221,8 +221,8 @@ def test_memory_that_was_never_written_is_not_read(tiny: Tiny, layout: LayoutNam
     source = tiny.source(a=10, b=40)
     loaded = tiny.loaded
     for poison in (False, True):
-        memory = make_layout(
-            layout, loaded.spec, 512, torch.float32, torch.device("cpu"), poison=poison
+        memory = make_memory(
+            layout, loaded.specs, 512, torch.float32, torch.device("cpu"), poison=poison
         )
         loader = PrefixLoader(source, InlineExecutor(), lambda: None)
         residency = Residency(memory, loader, host_bytes=1 << 20, device_bytes=1 << 20)

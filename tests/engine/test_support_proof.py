@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRotaryEmbedding
 
-from prefixmux_server.memory.layout import KVLayout, SiteSpec
-from prefixmux_server.memory.select import LayoutName, make_layout
+from prefixmux_server.memory.layout import SiteSpec
+from prefixmux_server.memory.memory import KVMemory
+from prefixmux_server.memory.select import LayoutName, make_memory
 from prefixmux_server.model.errors import UnsupportedModelError
 from prefixmux_server.model.load import load_model
 
@@ -119,7 +120,7 @@ def test_what_is_served(
     loaded = load_folder(folder, dtype=dtype)
     parts = make_engine(loaded, layout)
     reference = load_reference(folder)
-    spec = loaded.spec
+    spec = loaded.specs["decoder"]
     prefix = torch.randn(spec.layers, 2, 5, spec.kv_heads, spec.k_dim)
     parts.source.add("a", prefix.to(loaded.module.dtype))
     requests = [ask("bare", tokens=9), ask("task", "a", tokens=4), ask("one", "a", tokens=1)]
@@ -136,8 +137,8 @@ class TestTamperedModels:
     """Code that does something in its own attention that ours would not."""
 
     def load(self, folder: Path, layout: LayoutName, dtype: str = "float32") -> None:
-        def trial(spec: SiteSpec, kind: torch.dtype) -> KVLayout:
-            return make_layout(layout, spec, 512, kind, torch.device("cpu"), poison=True)
+        def trial(specs: Mapping[str, SiteSpec], kind: torch.dtype) -> KVMemory:
+            return make_memory(layout, specs, 512, kind, torch.device("cpu"), poison=True)
 
         load_model(folder, torch.device("cpu"), dtype, trial)
 

@@ -27,7 +27,7 @@ from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.residency import Residency
-from prefixmux_server.memory.select import LayoutName, make_layout
+from prefixmux_server.memory.select import LayoutName, make_memory
 from prefixmux_server.memory.source import PrefixSource, StoreSource
 from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.blobs import BlobStore
@@ -76,7 +76,7 @@ def make_bench(
     blobs = BlobStore(root, OsFiles())
     source = Counted(StoreSource(blobs, shape, torch.float32, pin=False))
     loader = PrefixLoader(source, ThreadPoolExecutor(2), wake.set)
-    memory = make_layout(layout, loaded.spec, KV_TOKENS, torch.float32, device, poison=True)
+    memory = make_memory(layout, loaded.specs, KV_TOKENS, torch.float32, device, poison=True)
     residency = Residency(memory, loader, host_bytes=HOST_BYTES, device_bytes=DEVICE_BYTES)
     limits = Limits(max_rows=64, max_tokens=80, context=loaded.context)
     engine = assemble(loaded, memory, residency, limits, failpoints=watch)

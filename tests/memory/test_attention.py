@@ -88,7 +88,7 @@ def slabs_plan(rows: Sequence[Row], shape: Shape) -> StepPlan:
                 keys[layer, index, :, : row.seen] = kv.keys[: row.seen].transpose(0, 1)
                 values[layer, index, :, : row.seen] = kv.values[: row.seen].transpose(0, 1)
         running = [
-            SlabRow(index, start, row.count, row.length)
+            SlabRow(index, ran := range(start, start + row.count), ran, row.length)
             for index, (start, row) in enumerate(members)
             if row.count
         ]
@@ -113,7 +113,8 @@ def gather_plan(rows: Sequence[Row], shape: Shape) -> StepPlan:
             keys[layer, slots[: row.seen]] = kv.keys[: row.seen]
             values[layer, slots[: row.seen]] = kv.values[: row.seen]
         if row.count:
-            table.append(TableRow(first, row.count, slots))
+            tokens = range(first, first + row.count)
+            table.append(TableRow(tokens, tokens, slots))
         first += row.count
     return GatherPlan(keys, values, table)
 

@@ -13,6 +13,7 @@ from prefixmux_store.errors import BlobCorrupt, BlobMissing, InvalidTenant, Stor
 from prefixmux_store.files import OsFiles
 from prefixmux_store.format import PrefixMeta, encode
 from prefixmux_store.names import digest_of
+from prefixmux_store.tensors import RawTensor
 from store.faulty import FaultyFiles
 from store.makers import HEADS, HIDDEN, LAYERS, WIDTH, box, entry, kv, prefix, raw, tensor
 from store.zoo import animals
@@ -135,3 +136,25 @@ def test_every_call_to_the_disk_may_fail(folder: Path) -> None:
         with pytest.raises(StorageFailed):
             BlobStore(folder, FaultyFiles("EIO", at)).resident_bytes("default", DIGEST, 2)
     assert BlobStore(folder, FaultyFiles("EIO", 4)).resident_bytes("default", DIGEST, 2)
+
+
+@pytest.mark.parametrize("tokens", [1, 7])
+def test_virtual_tokens_that_become_keys_and_values_are_counted_as_such(
+    folder: Path, tokens: int
+) -> None:
+    blobs = BlobStore(folder, OsFiles())
+    text = encode({}, PrefixMeta(method="TEXT", token_ids=tuple(range(tokens))))
+    planted(folder, text)
+    assert blobs.resident_bytes("default", DIGEST, 2, token_bytes=100) == tokens * 100
+    assert blobs.resident_bytes("default", DIGEST, 2) == tokens * 2
+    embeddings = RawTensor("F32", (tokens, 4), bytes(tokens * 16))
+    planted(folder, encode({"embeddings": embeddings}, PrefixMeta(method="P_TUNING")))
+    assert blobs.resident_bytes("default", DIGEST, 2, token_bytes=100) == tokens * 100
+    assert blobs.resident_bytes("default", DIGEST, 2) == tokens * 8
+
+
+def test_keys_and_values_are_what_they_are(folder: Path) -> None:
+    blobs = BlobStore(folder, OsFiles())
+    planted(folder, prefix())
+    measured = blobs.resident_bytes("default", DIGEST, 2)
+    assert blobs.resident_bytes("default", DIGEST, 2, token_bytes=100) == measured

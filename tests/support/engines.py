@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from prefixmux_server.engine.build import assemble
+from prefixmux_server.engine.build import assemble, compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import Finished, StepRecord, Submit
 from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.scheduler import Limits
-from prefixmux_server.memory.layout import KVLayout
 from prefixmux_server.memory.loader import PrefixLoader
+from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.prefix import DECODER, PrefixKey, PrefixKV
 from prefixmux_server.memory.residency import Residency
-from prefixmux_server.memory.select import LayoutName, make_layout
-from prefixmux_server.memory.source import PrefixLoadError
+from prefixmux_server.memory.select import LayoutName, make_memory
+from prefixmux_server.memory.source import PrefixLoadError, PrefixSource
 from prefixmux_server.model.load import LoadedModel
 
 TENANT = "default"
@@ -82,7 +82,7 @@ class EngineParts:
     """What a test may look at beside the engine."""
 
     engine: Engine
-    layout: KVLayout
+    layout: KVMemory
     residency: Residency
     source: DictSource
 
@@ -92,6 +92,19 @@ def make_engine(
     layout: LayoutName = "rows",
     *,
     source: DictSource | None = None,
+    **options: Any,
+) -> EngineParts:
+    """Over prefixes in a dict; options as in `engine_over`."""
+    source = source or DictSource()
+    engine, memory, residency = engine_over(loaded, layout, source, **options)
+    return EngineParts(engine, memory, residency, source)
+
+
+def engine_over(
+    loaded: LoadedModel,
+    layout: LayoutName,
+    source: PrefixSource,
+    *,
     capacity: int = 8192,
     rows: int = 64,
     tokens: int = 2048,
@@ -100,17 +113,22 @@ def make_engine(
     executor: Executor | None = None,
     failpoints: Failpoints | None = None,
     clock: Callable[[], float] | None = None,
-) -> EngineParts:
+) -> tuple[Engine, KVMemory, Residency]:
     """Everything that no live row owns is NaN, so that any foreign read shows."""
     module = loaded.module
-    memory = make_layout(layout, loaded.spec, capacity, module.dtype, module.device, poison=True)
-    source = source or DictSource()
+    memory = make_memory(layout, loaded.specs, capacity, module.dtype, module.device, poison=True)
     loader = PrefixLoader(source, executor or InlineExecutor(), lambda: None)
-    residency = Residency(memory, loader, host_bytes=host_bytes, device_bytes=device_bytes)
-    limits = Limits(rows, tokens, loaded.context)
+    residency = Residency(
+        memory,
+        loader,
+        host_bytes=host_bytes,
+        device_bytes=device_bytes,
+        compile=compiler(loaded, memory),
+    )
+    limits = Limits(rows, tokens, loaded.context, loaded.encoder_context)
     extra = {} if clock is None else {"clock": clock}
     engine = assemble(loaded, memory, residency, limits, failpoints=failpoints, **extra)
-    return EngineParts(engine, memory, residency, source)
+    return engine, memory, residency
 
 
 def submit(

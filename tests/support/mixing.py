@@ -157,4 +157,8 @@ class Mix:
     def _bytes(self, prefixes: int) -> int:
         """Room for so many of the longest prefixes."""
         loaded = self.pool.loaded
-        return prefixes * self.pool.largest * loaded.spec.bytes_per_token(loaded.module.dtype)
+        return (
+            prefixes
+            * self.pool.largest
+            * loaded.specs["decoder"].bytes_per_token(loaded.module.dtype)
+        )

@@ -7,17 +7,21 @@ from prefixmux_store.validate import ModelShape, SiteShape
 
 
 def shape_of(loaded: LoadedModel, max_prefix_tokens: int = 1024) -> ModelShape:
-    spec = loaded.spec
+    decoder = loaded.specs["decoder"]
     return ModelShape(
         architecture=loaded.architecture,
-        family="causal",
-        layers=spec.layers,
-        kv_heads=spec.kv_heads,
-        head_dim=spec.k_dim,
+        family=loaded.family,
+        layers=decoder.layers,
+        kv_heads=decoder.kv_heads,
+        head_dim=decoder.k_dim,
         hidden=loaded.hidden,
         vocabulary=loaded.vocabulary,
         fingerprint=None,
-        methods=("PREFIX_TUNING", "CARTRIDGE"),
-        sites={"decoder": SiteShape(spec.layers, spec.kv_heads, spec.k_dim, spec.v_dim)},
+        methods=loaded.methods,
+        sites={
+            site: SiteShape(spec.layers, spec.kv_heads, spec.k_dim, spec.v_dim)
+            for site, spec in loaded.specs.items()
+        },
         max_prefix_tokens=max_prefix_tokens,
+        embedding_width=loaded.embedding_width,
     )

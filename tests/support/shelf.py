@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from prefixmux_server.attention.base import StepPlan
-from prefixmux_server.memory.layout import Lease, Placement, Segment, Span
+from prefixmux_server.memory.memory import PlacedPrefix
 from prefixmux_server.memory.prefix import PrefixKV
 
 
@@ -15,36 +12,21 @@ class Shelf:
     def __init__(self, capacity: int, *, shares: bool = True) -> None:
         self.shares_prefixes = shares
         self.capacity_tokens = capacity
-        self.placed: list[Placement] = []
+        self.placed: list[PlacedPrefix] = []
         self.displaced: list[str] = []
 
-    def fits(self, prefix_tokens: int, reserve: int) -> bool:
-        return prefix_tokens + reserve <= self.capacity_tokens
-
-    def place(self, kv: PrefixKV) -> Placement | None:
-        placement = Placement(kv)
+    def place(self, kv: PrefixKV) -> PlacedPrefix | None:
+        placement = PlacedPrefix(kv, {})
         if self.shares_prefixes:
             if sum(p.kv.tokens() for p in self.placed) + kv.tokens() > self.capacity_tokens:
                 return None
             self.placed.append(placement)
         return placement
 
-    def displace(self, placement: Placement) -> None:
+    def displace(self, placement: PlacedPrefix) -> None:
         assert any(known is placement for known in self.placed), "not placed here"
         self.placed = [known for known in self.placed if known is not placement]
         self.displaced.append(placement.kv.key.digest)
-
-    def admit(self, segments: Sequence[Segment], reserve: int) -> Lease | None:
-        raise NotImplementedError
-
-    def release(self, lease: Lease) -> None:
-        raise NotImplementedError
-
-    def rank(self, lease: Lease) -> tuple[int, int]:
-        return 0, 0
-
-    def plan(self, spans: Sequence[Span]) -> StepPlan:
-        raise NotImplementedError
 
     def check_integrity(self) -> None:
         keys = [placement.kv.key for placement in self.placed]

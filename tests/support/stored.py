@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
-from prefixmux_server.engine.scheduler import Limits
-from prefixmux_server.memory.loader import PrefixLoader
-from prefixmux_server.memory.residency import Residency
-from prefixmux_server.memory.select import LayoutName, make_layout
-from prefixmux_server.memory.source import StoreSource
+from prefixmux_server.memory.select import LayoutName
+from prefixmux_server.memory.source import PrefixSource, StoreSource
 from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
 from prefixmux_store.store import PrefixStore
-from support.engines import TENANT, InlineExecutor
+from support.engines import TENANT, engine_over
 from support.shapes import shape_of
 
 
@@ -51,15 +48,13 @@ def stored_engine(
     layout: LayoutName,
     root: Path,
     *,
-    tokens: int = 2048,
-    failpoints: Failpoints | None = None,
+    wrap: Callable[[PrefixSource], PrefixSource] = lambda source: source,
+    **options: Any,
 ) -> Engine:
-    """`root` is the store's folder. What no live row owns is NaN."""
-    module = loaded.module
-    memory = make_layout(layout, loaded.spec, 16384, module.dtype, module.device, poison=True)
-    blobs = BlobStore(root, OsFiles())
-    source = StoreSource(blobs, shape_of(loaded), module.dtype, pin=False)
-    loader = PrefixLoader(source, InlineExecutor(), lambda: None)
-    residency = Residency(memory, loader, host_bytes=1 << 28, device_bytes=1 << 28)
-    limits = Limits(32, tokens, loaded.context)
-    return assemble(loaded, memory, residency, limits, failpoints=failpoints)
+    """`root` is the store's folder; options as in `engine_over`. What no live row owns is NaN."""
+    options = {"capacity": 16384, **options}
+    source = StoreSource(
+        BlobStore(root, OsFiles()), shape_of(loaded), loaded.module.dtype, pin=False
+    )
+    engine, _, _ = engine_over(loaded, layout, wrap(source), **options)
+    return engine

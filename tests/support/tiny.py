@@ -39,7 +39,7 @@ class Tiny:
 
     def bytes_of(self, tokens: int) -> int:
         """Of a prefix of so many tokens."""
-        return tokens * self.loaded.spec.bytes_per_token(self.loaded.module.dtype)
+        return tokens * self.loaded.specs["decoder"].bytes_per_token(self.loaded.module.dtype)
 
     def source(self, **lengths: int) -> DictSource:
         """Prefixes by digest, each of its own random content."""

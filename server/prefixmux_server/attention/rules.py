@@ -41,5 +41,11 @@ class ScoreRules:
     def plain(self) -> bool:
         return self.window is None and self.softcap is None and self.bias is None
 
+    @property
+    def positional(self) -> bool:
+        return self.window is not None or self.bias is not None
+
 
 PLAIN = ScoreRules()
+# The position of keys outside the position system: after every query, where no window ends.
+OUTSIDE = 1 << 40

@@ -2,59 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from prefixmux_server.engine.messages import RowRecord
-from prefixmux_server.engine.request import Request
-from prefixmux_server.memory.layout import Span
+from prefixmux_server.engine.prompt import Virtual
+from prefixmux_server.engine.request import Request, Sequence
+from prefixmux_server.memory.memory import KVMemory, RowSpan
+from prefixmux_server.model.inputs import ForwardInputs, TokenInputs
 
 
 @dataclass(frozen=True, eq=False)
 class BatchRow:
-    """The next `count` tokens of one request's row."""
+    """The next `count` tokens of each of one request's rows; `encodes`: its encoder pass too."""
 
     request: Request
     count: int
-
-    @property
-    def span(self) -> Span:
-        sequence = self.request.row
-        return Span(sequence.lease, sequence.computed, self.count)
+    encodes: bool = False
 
     @property
     def ends(self) -> bool:
-        """Whether this step reaches the row's last token: then a next one is sampled."""
+        """Whether this step reaches the rows' last tokens: then next ones are chosen."""
         return self.count == self.request.row.pending
 
+    @property
+    def encoded(self) -> int:
+        return len(self.request.known.encoder) if self.encodes else 0
+
     def record(self) -> RowRecord:
-        row = self.request.row
         return RowRecord(
             id=self.request.submit.id,
-            phase="prefill" if row.computed < self.request.prompt_tokens else "decode",
-            tokens=self.count,
-            prefix_tokens=row.lease.prefix_tokens,
+            phase="prefill" if self.request.in_prompt else "decode",
+            tokens=self.count * len(self.request.sequences),
+            prefix_tokens=self.request.row.lease.decoder.prefix_tokens,
+            encoder_tokens=self.encoded,
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """T tokens of several rows, one row after another; `keep` are the tokens that want logits."""
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One row of memory in a step: the sequence number `index` of its request."""
 
-    token_ids: list[int]
-    positions: list[int]
-    keep: list[int]
-    spans: list[Span]
+    row: BatchRow
+    index: int
+
+    @property
+    def sequence(self) -> Sequence:
+        return self.row.request.sequences[self.index]
+
+    @property
+    def encoded(self) -> int:
+        return self.row.encoded if self.index == 0 else 0
 
 
-def assemble(rows: Sequence[BatchRow]) -> Batch:
-    batch = Batch([], [], [], [])
-    for row in rows:
-        sequence, start = row.request.row, row.request.row.computed
-        first = sequence.lease.position_offset + start
-        batch.token_ids.extend(sequence.tokens[start : start + row.count])
-        batch.positions.extend(range(first, first + row.count))
-        batch.spans.append(row.span)
-        if row.ends:
-            batch.keep.append(len(batch.token_ids) - 1)
-    return batch
+@dataclass
+class _Tokens:
+    """A ragged batch in the making."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    embeddings: dict[int, Tensor] = field(default_factory=dict)
+    unscaled: list[range] = field(default_factory=list)
+
+    def add(self, ids: Seq[int], position: int, virtual: Seq[Virtual], start: int) -> None:
+        """Tokens `start ..` of a row, the first of them at `position`."""
+        first = len(self.ids)
+        self.ids.extend(ids)
+        self.positions.extend(range(position, position + len(ids)))
+        for part in virtual:
+            begin, end = max(part.start, start), min(part.stop, start + len(ids))
+            if begin < end:
+                rows = part.embeddings[begin - part.start : end - part.start]
+                self.embeddings[first + begin - start] = rows
+
+    def inputs(self) -> TokenInputs:
+        return TokenInputs(self.ids, self.positions, self.embeddings, self.unscaled)
+
+
+def pieces_of(rows: Seq[BatchRow], memory: KVMemory) -> list[Piece]:
+    """In the order of memory, in which a plan copies least."""
+    pieces = [Piece(row, index) for row in rows for index in range(len(row.request.sequences))]
+    return sorted(pieces, key=lambda piece: memory.rank(piece.sequence.lease))
+
+
+def assemble(pieces: Seq[Piece], memory: KVMemory) -> ForwardInputs:
+    """T tokens of several rows, one row after another; rows that end want logits, in order."""
+    tokens, encoder, keep, spans = _Tokens(), _Tokens(), [], []
+    for piece in pieces:
+        sequence, count = piece.sequence, piece.row.count
+        prompt, start = piece.row.request.known, sequence.computed
+        virtual = () if prompt.virtual is None else (prompt.virtual,)
+        position = sequence.lease.decoder.position(start)
+        tokens.add(sequence.tokens[start : start + count], position, virtual, start)
+        spans.append(RowSpan(sequence.lease, start, count, piece.encoded))
+        if piece.encoded:
+            _add_encoder(encoder, piece.row.request)
+        if piece.row.ends:
+            keep.append(len(tokens.ids) - 1)
+    encoding = encoder.inputs() if encoder.ids else None
+    return ForwardInputs(tokens.inputs(), keep, memory.plans(spans), encoding)
+
+
+def _add_encoder(encoder: _Tokens, request: Request) -> None:
+    prompt, first = request.known, len(encoder.ids)
+    encoder.add(prompt.encoder, 0, prompt.encoder_virtual, 0)
+    if prompt.encoder_virtual:
+        encoder.unscaled.append(range(first, len(encoder.ids)))

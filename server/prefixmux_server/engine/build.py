@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
+from prefixmux_server.engine.compile import Compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.failpoints import Failpoints
@@ -20,20 +21,24 @@ from prefixmux_server.engine.messages import (
     ModelInfo,
     Ready,
     SiteInfo,
+    SiteName,
     TokenizerInfo,
 )
 from prefixmux_server.engine.queue import FirstComeQueue
 from prefixmux_server.engine.sampler import Sampler
 from prefixmux_server.engine.scheduler import Limits, Scheduler
 from prefixmux_server.engine.shape import model_shape
-from prefixmux_server.memory.layout import KVLayout, SiteSpec
+from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader, loader_threads
+from prefixmux_server.memory.memory import KVMemory, RowNeeds
+from prefixmux_server.memory.prefix import DECODER
 from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import (
+    LayoutName,
     default_capacity,
     free_bytes,
     layout_name,
-    make_layout,
+    make_memory,
 )
 from prefixmux_server.memory.source import StoreSource
 from prefixmux_server.model.errors import UnsupportedModelError
@@ -42,8 +47,9 @@ from prefixmux_server.model.load import LoadedModel, load_model, locate, resolve
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
 
-METHODS = ("PREFIX_TUNING", "CARTRIDGE")
 _TRIAL_TOKENS = 512
+# Some layouts give memory out in pieces of this many tokens.
+_GRAIN = 64
 _LOADER_THREADS = 2
 
 
@@ -79,43 +85,45 @@ class _Builder:
         folder = locate(self.settings.model)
         name = layout_name(self.settings.layout, device)
 
-        def trial(spec: SiteSpec, dtype: torch.dtype) -> KVLayout:
-            return make_layout(name, spec, _TRIAL_TOKENS, dtype, device, poison=True)
+        def trial(specs: Mapping[str, SiteSpec], dtype: torch.dtype) -> KVMemory:
+            return make_memory(name, specs, _TRIAL_TOKENS, dtype, device, poison=True)
 
         loaded = load_model(folder, device, self.settings.dtype, trial)
         _log_slow_layers(loaded.dense.kept, device)
-        dtype = loaded.module.dtype
-        rows = self.settings.max_batch_rows
-        capacity = self.settings.kv_tokens or default_capacity(loaded.spec, dtype, device, rows)
-        layout = make_layout(name, loaded.spec, capacity, dtype, device)
-        if not layout.fits(0, 1):
+        dtype, rows = loaded.module.dtype, self.settings.max_batch_rows
+        capacity = self.settings.kv_tokens or default_capacity(loaded.specs, dtype, device, rows)
+        memory = make_memory(name, loaded.specs, capacity, dtype, device)
+        if not memory.fits((), RowNeeds(1, encoded=1)):
             raise EngineStartError("invalid_request", "--kv-tokens is too small for one row")
-        info = self._info(folder, loaded, layout.capacity_tokens)
-        limits = Limits(rows, self.settings.max_batch_tokens, loaded.context)
-        residency = self._residency(layout, loaded, info)
-        return assemble(loaded, layout, residency, limits), Ready(info, _tokenizer(loaded))
+        info = self._info(folder, loaded, memory.capacity_tokens)
+        limits = Limits(
+            rows, self.settings.max_batch_tokens, loaded.context, loaded.encoder_context
+        )
+        residency = self._residency(memory, loaded, info)
+        return assemble(loaded, memory, residency, limits), Ready(info, _tokenizer(loaded))
 
-    def _residency(self, layout: KVLayout, loaded: LoadedModel, info: ModelInfo) -> Residency:
+    def _residency(self, memory: KVMemory, loaded: LoadedModel, info: ModelInfo) -> Residency:
         device, dtype = loaded.module.device, loaded.module.dtype
         shape = model_shape(info, self.settings.max_prefix_tokens)
         blobs = BlobStore(Path(self.settings.store), OsFiles())
         source = StoreSource(blobs, shape, dtype, pin=device.type == "cuda")
         loader = PrefixLoader(source, loader_threads(_LOADER_THREADS), self.wake)
-        pool = layout.capacity_tokens * loaded.spec.bytes_per_token(dtype)
+        pool = memory.capacity_tokens * loaded.specs[DECODER].bytes_per_token(dtype)
         host, on_device = self.settings.prefix_host_bytes, self.settings.prefix_device_bytes
         return Residency(
-            layout,
+            memory,
             loader,
             host_bytes=free_bytes(torch.device("cpu")) // 10 if host is None else host,
             device_bytes=pool // 2 if on_device is None else on_device,
+            compile=compiler(loaded, memory),
         )
 
     def _info(self, folder: Path, loaded: LoadedModel, capacity: int) -> ModelInfo:
-        spec = loaded.spec
+        spec = loaded.specs[DECODER]
         weights = weights_digest(folder, Path(self.settings.store) / "cache" / "weights.json")
         return ModelInfo(
             id=folder.name if Path(self.settings.model).is_dir() else self.settings.model,
-            family="causal",
+            family=loaded.family,
             architecture=loaded.architecture,
             layers=spec.layers,
             kv_heads=spec.kv_heads,
@@ -126,16 +134,21 @@ class _Builder:
             device=loaded.module.device.type,
             context=loaded.context,
             fingerprint=fingerprint(loaded.architecture, loaded.module.config.to_dict(), weights),
-            methods=METHODS,
-            sites=(SiteInfo("decoder", spec.layers, spec.kv_heads, spec.k_dim, spec.v_dim),),
+            methods=loaded.methods,
+            sites=_sites(loaded.specs),
             eos_token_ids=loaded.eos_token_ids,
             capacity_tokens=capacity,
+            embedding_width=loaded.embedding_width,
+            bos_token_id=loaded.bos_token_id,
+            decoder_start_token_id=loaded.decoder_start_token_id,
+            forced_bos_token_id=loaded.forced_bos_token_id,
+            forced_eos_token_id=loaded.forced_eos_token_id,
         )
 
 
 def assemble(
     loaded: LoadedModel,
-    layout: KVLayout,
+    memory: KVMemory,
     residency: Residency,
     limits: Limits,
     *,
@@ -143,10 +156,28 @@ def assemble(
     clock: Callable[[], float] = time.monotonic,
 ) -> Engine:
     """An engine over parts that are ready; it owns them from now on."""
-    scheduler = Scheduler(FirstComeQueue(), layout, residency, limits, clock)
     eos = frozenset(loaded.eos_token_ids)
-    forward = Forward(loaded.model, layout, Sampler(eos), failpoints or Failpoints())
-    return Engine(scheduler, forward, eos, clock=clock)
+    scheduler = Scheduler(FirstComeQueue(), memory, residency, limits, clock, eos)
+    forward = Forward(loaded.model, memory, Sampler(eos), failpoints or Failpoints())
+    return Engine(scheduler, forward, eos, clock=clock, encodes=loaded.family == "seq2seq")
+
+
+def _sites(specs: Mapping[str, SiteSpec]) -> tuple[SiteInfo, ...]:
+    names: tuple[SiteName, ...] = ("encoder", "decoder", "cross")
+    found = [(name, specs[name]) for name in names if name in specs]
+    return tuple(SiteInfo(n, s.layers, s.kv_heads, s.k_dim, s.v_dim) for n, s in found)
+
+
+def compiler(loaded: LoadedModel, memory: KVMemory) -> Compiler:
+    """Runs virtual tokens in memory of its own, of the kind that `memory` is."""
+    name: LayoutName = "slots" if memory.shares_prefixes else "rows"
+    module = loaded.module
+
+    def scratch(tokens: int) -> KVMemory:
+        whole = -(-tokens // _GRAIN) * _GRAIN
+        return make_memory(name, loaded.specs, whole, module.dtype, module.device)
+
+    return Compiler(loaded.model, scratch)
 
 
 def _log_slow_layers(kept: Mapping[str, str], device: torch.device) -> None:

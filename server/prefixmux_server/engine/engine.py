@@ -7,10 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from prefixmux_server.engine.batch import BatchRow
+from prefixmux_server.engine.beams import NonFiniteLogits
 from prefixmux_server.engine.forward import Forward, StepResult
 from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
+    FinishReason,
     ResidencyChange,
     ResidencyState,
     RowRecord,
@@ -19,8 +24,9 @@ from prefixmux_server.engine.messages import (
     Submit,
     TokenDelta,
 )
-from prefixmux_server.engine.request import Request
+from prefixmux_server.engine.request import Request, Sequence
 from prefixmux_server.engine.scheduler import Scheduler
+from prefixmux_server.memory.memory import RowLease
 from prefixmux_server.memory.residency import State
 
 
@@ -41,10 +47,13 @@ class Engine:
         forward: Forward,
         eos: frozenset[int],
         *,
+        encodes: bool,
         clock: Callable[[], float],
     ) -> None:
         self._scheduler = scheduler
         self._forward = forward
+        self._memory = scheduler.memory
+        self._encodes = encodes
         self._eos = eos
         self._clock = clock
         self._requests: dict[str, Request] = {}
@@ -58,7 +67,7 @@ class Engine:
         """Queue a request. Its id must not be in use."""
         if submit.id in self._requests:
             raise ValueError("a request of this id is under way")
-        request = Request(submit, self._clock())
+        request = Request(submit, self._clock(), encoded=not self._encodes)
         self._requests[submit.id] = request
         self._scheduler.submit(request)
 
@@ -111,16 +120,58 @@ class Engine:
     def _advance(self, result: StepResult, events: _Events) -> None:
         """Commit the step: KV that is stored counts from now on, and rows gain their tokens."""
         for row in result.computed:
-            row.request.row.computed += row.count
+            self._commit(row)
         for row, token in result.sampled:
             if token is None:
-                error = EngineError(
-                    "non_finite_output",
-                    "the model's output for this request is not finite; check its prefix",
-                )
-                self._end(row.request, events, error=error)
+                self._end(row.request, events, error=_not_finite())
             else:
                 self._append(row.request, token, events)
+
+        for row, logits in result.scored:
+            self._branch(row.request, logits, events)
+
+    def _commit(self, row: BatchRow) -> None:
+        """KV that is stored counts from now on; an infix gets what is added to it, once."""
+        request = row.request
+        request.encoded = True
+        for sequence in request.sequences:
+            sequence.computed += row.count
+        virtual = request.known.virtual
+        if virtual is None or virtual.delta is None or request.row.computed != virtual.stop:
+            return
+        self._memory.add(request.row.lease, virtual.start, virtual.delta)
+
+    def _branch(self, request: Request, logits: Tensor, events: _Events) -> None:
+        """One step of a beam search: each row goes on from the row that its parent was."""
+        assert request.search is not None
+        if request.first_token is None:
+            request.first_token = self._clock()
+        try:
+            step = request.search.advance(logits)
+        except NonFiniteLogits:
+            self._end(request, events, error=_not_finite())
+            return
+        if step is None:
+            self._finish(request, request.search.results()[0].reason, events)
+            return
+        parents = [request.sequences[parent] for parent in step.parents]
+        leases = request.leases[: len(parents)]
+        self._carry_over(request, leases, parents)
+        request.sequences = [
+            Sequence(lease, [*parent.tokens, token], parent.computed)
+            for lease, parent, token in zip(leases, parents, step.tokens, strict=True)
+        ]
+
+    def _carry_over(
+        self, request: Request, leases: tuple[RowLease, ...], parents: list[Sequence]
+    ) -> None:
+        """The prompt goes to all rows once, and after that to each what its parent has made."""
+        prompt, computed = len(request.known.tokens), request.row.computed
+        if computed == prompt:
+            self._memory.fork(request.leases, range(prompt))
+        else:
+            sources = [parent.lease for parent in parents]
+            self._memory.copy(leases, sources, range(prompt, computed))
 
     def _append(self, request: Request, token: int, events: _Events) -> None:
         now = self._clock()
@@ -130,9 +181,14 @@ class Engine:
         events.deltas.append(TokenDelta(request.submit.id, (token,)))
         reason, stop = request.finish_reason(self._eos)
         if reason is not None:
-            self._requests.pop(request.submit.id)
-            events.finished.append(request.finished(now, reason, stop=stop))
-            self._scheduler.retire(request)
+            self._finish(request, reason, events, stop=stop)
+
+    def _finish(
+        self, request: Request, reason: FinishReason, events: _Events, *, stop: int | None = None
+    ) -> None:
+        del self._requests[request.submit.id]
+        events.finished.append(request.finished(self._clock(), reason, stop=stop))
+        self._scheduler.retire(request)
 
     def _end(self, request: Request, events: _Events, *, error: EngineError) -> None:
         del self._requests[request.submit.id]
@@ -150,6 +206,12 @@ class Engine:
     def _residency_changes(self) -> tuple[ResidencyChange, ...]:
         changes = self._scheduler.residency.drain_changes()
         return tuple(ResidencyChange(k.tenant, k.digest, _public(state)) for k, state in changes)
+
+
+def _not_finite() -> EngineError:
+    return EngineError(
+        "non_finite_output", "the model's output for this request is not finite; check its prefix"
+    )
 
 
 def _public(state: State | None) -> ResidencyState:

@@ -10,21 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from prefixmux_server.engine.batch import BatchRow, assemble
+from torch import Tensor
+
+from prefixmux_server.engine.batch import BatchRow, Piece, assemble, pieces_of
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import EngineError
 from prefixmux_server.engine.sampler import Sampler, SamplingRow
-from prefixmux_server.memory.layout import KVLayout
-from prefixmux_server.model.causal import CausalModel
+from prefixmux_server.memory.memory import KVMemory
+from prefixmux_server.model.inputs import SequenceModel
 
 
 @dataclass
 class StepResult:
     """`sampled` are the rows that reached their last token, each with the next one; None where
-    the logits were not finite."""
+    the logits were not finite. `scored` are those of beam searches, with their log probabilities'
+    raw material: logits `[rows of the request, vocabulary]`."""
 
     computed: list[BatchRow] = field(default_factory=list)
     sampled: list[tuple[BatchRow, int | None]] = field(default_factory=list)
+    scored: list[tuple[BatchRow, Tensor]] = field(default_factory=list)
     failed: list[tuple[BatchRow, EngineError]] = field(default_factory=list)
 
 
@@ -32,10 +36,10 @@ class Forward:
     """Runs rows through the model; on an exception, halves of them until the culprit is alone."""
 
     def __init__(
-        self, model: CausalModel, layout: KVLayout, sampler: Sampler, failpoints: Failpoints
+        self, model: SequenceModel, memory: KVMemory, sampler: Sampler, failpoints: Failpoints
     ) -> None:
         self._model = model
-        self._layout = layout
+        self._memory = memory
         self._sampler = sampler
         self._failpoints = failpoints
 
@@ -46,12 +50,13 @@ class Forward:
 
     def _bisect(self, rows: Sequence[BatchRow], result: StepResult) -> None:
         try:
-            sampled = self._pass(rows)
+            passed = self._pass(rows)
         except Exception as error:  # noqa: BLE001 - a batch may die of anything; find the row
             self._split(rows, error, result)
             return
         result.computed += rows
-        result.sampled += sampled
+        result.sampled += passed.sampled
+        result.scored += passed.scored
 
     def _split(self, rows: Sequence[BatchRow], error: Exception, result: StepResult) -> None:
         if len(rows) == 1:
@@ -62,30 +67,43 @@ class Forward:
         self._bisect(rows[:middle], result)
         self._bisect(rows[middle:], result)
 
-    def _pass(self, rows: Sequence[BatchRow]) -> list[tuple[BatchRow, int | None]]:
+    def _pass(self, rows: Sequence[BatchRow]) -> StepResult:
         for row in rows:
             _check_prefixes(row)
-        rows = sorted(rows, key=lambda row: self._layout.rank(row.request.row.lease))
-        self._failpoints.before_forward([row.request.submit.id for row in rows])
-        batch = assemble(rows)
-        plan = self._layout.plan(batch.spans)
-        logits = self._model.forward(batch.token_ids, batch.positions, batch.keep, plan)
-        ended = [row for row in rows if row.ends]
-        logits = self._failpoints.after_forward([r.request.submit.id for r in ended], logits)
-        if not ended:
-            return []
-        return list(zip(ended, self._sampler.sample(logits, _contexts(ended)), strict=True))
+        pieces = pieces_of(rows, self._memory)
+        self._failpoints.before_forward([piece.row.request.submit.id for piece in pieces])
+        logits = self._model.forward(assemble(pieces, self._memory))
+        ended = [piece for piece in pieces if piece.row.ends]
+        logits = self._failpoints.after_forward([p.row.request.submit.id for p in ended], logits)
+        return self._choose(ended, logits) if ended else StepResult()
+
+    def _choose(self, ended: Sequence[Piece], logits: Tensor) -> StepResult:
+        """Tokens for plain rows; rows of a beam search are only sorted out, by sequence."""
+        plain = [index for index, piece in enumerate(ended) if piece.row.request.search is None]
+        taken = logits if len(plain) == len(ended) else logits[plain]
+        rows = [ended[index].row for index in plain]
+        tokens = self._sampler.sample(taken, _contexts(rows)) if rows else []
+        groups: dict[BatchRow, list[tuple[int, int]]] = {}
+        for index, piece in enumerate(ended):
+            if piece.row.request.search is not None:
+                groups.setdefault(piece.row, []).append((piece.index, index))
+        scored = [(row, logits[[i for _, i in sorted(found)]]) for row, found in groups.items()]
+        return StepResult(sampled=list(zip(rows, tokens, strict=True)), scored=scored)
 
 
 def _contexts(rows: Sequence[BatchRow]) -> list[SamplingRow]:
     return [
-        SamplingRow(r.request.submit.sampling, r.request.submit.input_ids, r.request.output)
+        SamplingRow(r.request.submit.sampling, r.request.seen_prompt, r.request.output)
         for r in rows
     ]
 
 
 def _check_prefixes(row: BatchRow) -> None:
     """The invariant of the whole server: a row sees its own request's prefixes, and no others."""
-    held = tuple(segment.key for segment in row.request.row.lease.segments)
-    if held != row.request.keys:
-        raise RuntimeError("a row's lease holds other prefixes than its request asked for")
+    for sequence in row.request.sequences:
+        lease = sequence.lease
+        held = tuple(prefix.kv.key for prefix in lease.prefixes)
+        segments = tuple(segment.key for segment in lease.decoder.segments)
+        crossing = held if lease.cross is None else tuple(s.key for s in lease.cross.segments)
+        if not held == segments == crossing == row.request.keys:
+            raise RuntimeError("a row's lease holds other prefixes than its request asked for")

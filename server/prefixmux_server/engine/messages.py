@@ -13,6 +13,7 @@ from typing import Literal
 from prefixmux_server.engine.params import SamplingParams
 
 FinishReason = Literal["eos", "stop", "length"]
+SiteName = Literal["encoder", "decoder", "cross"]
 ResidencyState = Literal["device", "host", "disk"]
 
 
@@ -177,7 +178,7 @@ class StepOutput:
 class SiteInfo:
     """One attention site of the resident model."""
 
-    site: Literal["encoder", "decoder", "cross"]
+    site: SiteName
     layers: int
     kv_heads: int
     k_dim: int

@@ -1,10 +1,11 @@
-"""A request inside the engine, and the row that serves it."""
+"""A request inside the engine, and the rows that serve it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
@@ -13,7 +14,8 @@ from prefixmux_server.engine.messages import (
     Submit,
     Timing,
 )
-from prefixmux_server.memory.layout import Lease, Segment
+from prefixmux_server.engine.prompt import Prompt
+from prefixmux_server.memory.memory import RowLease
 from prefixmux_server.memory.prefix import PrefixKey
 
 
@@ -25,7 +27,7 @@ class Sequence:
     and `computed` moves only after the step has succeeded.
     """
 
-    lease: Lease
+    lease: RowLease
     tokens: list[int]
     computed: int = 0
 
@@ -36,43 +38,69 @@ class Sequence:
 
 @dataclass(eq=False)
 class Request:
-    """`arrived` and the other times are seconds of the engine's clock."""
+    """`arrived` and the other times are seconds of the engine's clock.
+
+    It holds `leases` for all the rows it will need; `sequences` are those in use: one, until a
+    beam search, whose first row runs the prompt for all, branches out. `encoded`: the encoder's
+    pass is done, or there is none.
+    """
 
     submit: Submit
     arrived: float
+    encoded: bool
     keys: tuple[PrefixKey, ...] = field(init=False)
     pinned: bool = False
     load_started: float | None = None
     load_ended: float | None = None
     admitted: float | None = None
     first_token: float | None = None
-    sequence: Sequence | None = None
+    prompt: Prompt | None = None
+    leases: tuple[RowLease, ...] = ()
+    sequences: list[Sequence] = field(default_factory=list)
+    search: BeamSearch | None = None
 
     def __post_init__(self) -> None:
         tenant = self.submit.tenant
         self.keys = tuple(PrefixKey(tenant, digest) for digest in self.submit.prefixes)
 
     @property
-    def prompt_tokens(self) -> int:
-        return len(self.submit.input_ids)
-
-    @property
-    def reserve(self) -> int:
-        """Own tokens whose KV is ever stored: the last output token's is not."""
-        return self.prompt_tokens + self.submit.sampling.max_new_tokens - 1
+    def rows(self) -> int:
+        """Rows of the batch that it takes."""
+        beams = self.submit.sampling.beams
+        return 1 if beams is None else beams.num_beams
 
     @property
     def row(self) -> Sequence:
-        assert self.sequence is not None, "only an admitted request has a row"
-        return self.sequence
+        assert self.sequences, "only an admitted request has a row"
+        return self.sequences[0]
+
+    @property
+    def seen_prompt(self) -> tuple[int, ...]:
+        """The decoder's real tokens before the output, which penalties count."""
+        submit = self.submit
+        return submit.decoder_ids if self.known.encoder else submit.input_ids + submit.decoder_ids
+
+    @property
+    def known(self) -> Prompt:
+        assert self.prompt is not None, "a prompt is known when its prefixes are loaded"
+        return self.prompt
+
+    @property
+    def runnable(self) -> int:
+        """Tokens of each row that may run in one step: up to an infix, or to its end."""
+        return min(self.row.pending, self.known.next_break(self.row.computed) - self.row.computed)
+
+    @property
+    def in_prompt(self) -> bool:
+        return self.row.computed < len(self.known.tokens)
 
     @property
     def output(self) -> Seq[int]:
-        return self.row.tokens[self.prompt_tokens :]
+        return self.row.tokens[len(self.known.tokens) :]
 
     @property
     def generated(self) -> int:
-        return len(self.row.tokens) - self.prompt_tokens
+        return len(self.row.tokens) - len(self.known.tokens)
 
     def finish_reason(self, eos: frozenset[int]) -> tuple[FinishReason | None, int | None]:
         """Why the last token ended it, and the stop id if one did; `(None, None)`: it goes on."""
@@ -94,6 +122,7 @@ class Request:
         error: EngineError | None = None,
     ) -> Finished:
         """The end of it. What prefixes it saw is read from the row's lease."""
+        found = self.search.results() if self.search is not None and error is None else ()
         return Finished(
             id=self.submit.id,
             reason=reason,
@@ -102,6 +131,7 @@ class Request:
             timing=self._timing(now),
             stop=stop,
             error=error,
+            beams=found,
         )
 
     def started(self) -> Started:
@@ -116,13 +146,10 @@ class Request:
         )
 
     def _digests(self) -> tuple[str, ...]:
-        return tuple(segment.key.digest for segment in self._segments())
+        return tuple(p.kv.key.digest for lease in self.leases[:1] for p in lease.prefixes)
 
     def _prefix_tokens(self) -> tuple[int, ...]:
-        return tuple(segment.tokens for segment in self._segments())
-
-    def _segments(self) -> tuple[Segment, ...]:
-        return () if self.sequence is None else self.sequence.lease.segments
+        return tuple(p.kv.size for lease in self.leases[:1] for p in lease.prefixes)
 
     def _timing(self, now: float) -> Timing:
         def since(start: float | None, end: float | None) -> float:

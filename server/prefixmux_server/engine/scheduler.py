@@ -7,20 +7,26 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from prefixmux_server.engine.batch import BatchRow
+from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.prompt import Prompt, prompt_of
 from prefixmux_server.engine.queue import Verdict, WaitingQueue
 from prefixmux_server.engine.request import Request, Sequence
-from prefixmux_server.memory.layout import KVLayout, Lease, Segment
+from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowLease
 from prefixmux_server.memory.residency import Residency, State
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`context` is the number of positions the model has; None: no limit."""
+    """`context` and `encoder_context` are the numbers of positions the model has; None: no limit.
+
+    `max_tokens` is what a step may run of the decoder, and again of the encoder.
+    """
 
     max_rows: int
     max_tokens: int
     context: int | None
+    encoder_context: int | None = None
 
 
 @dataclass
@@ -28,10 +34,11 @@ class Scheduler:
     """Owns the waiting and the running requests, and through them pins, placements and leases."""
 
     waiting: WaitingQueue
-    layout: KVLayout
+    memory: KVMemory
     residency: Residency
     limits: Limits
     clock: Callable[[], float]
+    eos: frozenset[int] = frozenset()
     running: list[Request] = field(default_factory=list)
     refused: list[tuple[Request, EngineError]] = field(default_factory=list)
 
@@ -47,28 +54,38 @@ class Scheduler:
         """
         self._prefetch()
         before = len(self.running)
-        while len(self.running) < self.limits.max_rows:
+        while self._rows < self.limits.max_rows:
             if self.waiting.next_admissible(self._offer) is None:
                 break
         return self.running[before:]
 
     def schedule(self) -> list[BatchRow]:
-        """All rows that decode first, then chunks of prompts, within one budget of tokens."""
-        budget = self.limits.max_tokens
+        """All rows that decode first, then chunks of prompts, within one budget of tokens.
+
+        A request's encoder pass is whole and has a budget of its own; the first in the step has
+        it whatever its length.
+        """
+        budget = encoding = self.limits.max_tokens
         rows: list[BatchRow] = []
-        for request in sorted(self.running, key=lambda r: r.row.pending > 1):
-            count = min(request.row.pending, budget)
+        for request in sorted(self.running, key=lambda r: r.row.pending > 1 or not r.encoded):
+            width, encoded = len(request.sequences), 0
+            count = min(request.runnable, budget // width)
+            if not request.encoded:
+                encoded = len(request.known.encoder)
+                if encoded > encoding and encoding < self.limits.max_tokens:
+                    continue
             if count:
-                rows.append(BatchRow(request, count))
-                budget -= count
-                self.waiting.charge(request.submit.tenant, count)
+                rows.append(BatchRow(request, count, encodes=bool(encoded)))
+                budget -= count * width
+                encoding -= encoded
+                self.waiting.charge(request.submit.tenant, count * width + encoded)
         return rows
 
     def retire(self, request: Request) -> None:
         """Take a request out, wherever it is, and give back all that it holds."""
         if request in self.running:
             self.running.remove(request)
-            self.layout.release(request.row.lease)
+            self.memory.release(request.leases)
             for key in request.keys:
                 self.residency.unplace(key)
         else:
@@ -80,13 +97,18 @@ class Scheduler:
         return refused
 
     def check_integrity(self) -> None:
-        self.layout.check_integrity()
+        self.memory.check_integrity()
         self.residency.check_integrity()
-        assert len(self.running) <= self.limits.max_rows, "more rows than allowed"
+        assert self._rows <= self.limits.max_rows, "more rows than allowed"
         for request in self.running:
-            held = tuple(segment.key for segment in request.row.lease.segments)
-            assert held == request.keys, "a row holds another request's prefix"
+            for lease in request.leases:
+                held = tuple(prefix.kv.key for prefix in lease.prefixes)
+                assert held == request.keys, "a row holds another request's prefix"
             assert request.row.pending >= 1, "a row has nothing to run"
+
+    @property
+    def _rows(self) -> int:
+        return sum(request.rows for request in self.running)
 
     def _prefetch(self) -> None:
         """Pin waiting requests' prefixes in order; who finds no room lets nobody overtake."""
@@ -139,10 +161,12 @@ class Scheduler:
             return Verdict.NO_ROOM
         if self._loading(request):
             return Verdict.NOT_YET
-        error = self._too_large(request)
+        error = self._unfit(request)
         if error is not None:
             return self._refuse(request, error)
-        return self._give_row(request)
+        if self._rows + request.rows > self.limits.max_rows:
+            return Verdict.NO_ROOM
+        return self._give_rows(request)
 
     def _refuse(self, request: Request, error: EngineError) -> Verdict:
         self._unpin(request)
@@ -151,8 +175,15 @@ class Scheduler:
 
     def _impossible(self, request: Request) -> EngineError | None:
         """Why this request can never run, as far as is known before its prefixes are loaded."""
-        if not request.prompt_tokens or request.submit.sampling.max_new_tokens < 1:
+        begun = request.submit.input_ids and (request.encoded or request.submit.decoder_ids)
+        if not begun or request.submit.sampling.max_new_tokens < 1:
             return EngineError("invalid_request", "a request needs a token, and asks for one")
+        if request.rows > min(self.limits.max_rows, self.limits.max_tokens):
+            return EngineError(
+                "invalid_request",
+                f"{request.rows} beams are more rows than a batch has; ask for fewer, or start "
+                "the server with a larger --max-batch-rows",
+            )
         for key in request.keys:
             failure = self.residency.failure(key)
             if failure is not None:
@@ -165,49 +196,73 @@ class Scheduler:
             )
         return None
 
-    def _too_large(self, request: Request) -> EngineError | None:
+    def _unfit(self, request: Request) -> EngineError | None:
+        """Why it can never run, now that its prefixes are known; else its prompt is made."""
         prefixes = [self.residency.get(key) for key in request.keys]
-        tokens = sum(kv.tokens() for kv in prefixes)
-        last = sum(kv.offset() for kv in prefixes) + request.reserve
-        if self.limits.context is not None and last > self.limits.context:
+        try:
+            prompt = prompt_of(request.submit, prefixes, encodes=not request.encoded)
+        except ValueError as refusal:
+            return EngineError("invalid_request", str(refusal))
+        request.prompt = prompt
+        needs = prompt.needs(request.submit)
+        shift = sum(kv.offset() for kv in prefixes)
+        error = self._too_long(prompt, shift + needs.own)
+        if error is None and not (
+            self.memory.fits(prefixes, needs) and self.residency.fits(prefixes)
+        ):
+            return EngineError(
+                "prompt_too_long",
+                f"prefix, input and max_new_tokens need more tokens of KV memory than there are "
+                f"({self.memory.capacity_tokens}): shorten them, or start the server with a "
+                "larger --kv-tokens",
+            )
+        return error
+
+    def _too_long(self, prompt: Prompt, last: int) -> EngineError | None:
+        limits = self.limits
+        if limits.context is not None and last > limits.context:
             return EngineError(
                 "prompt_too_long",
                 f"prefix, input and max_new_tokens need {last} positions, "
-                f"the model has {self.limits.context}: shorten the input or max_new_tokens",
+                f"the model has {limits.context}: shorten the input or max_new_tokens",
             )
-        if not self.layout.fits(tokens, request.reserve) or not self.residency.fits(prefixes):
+        if limits.encoder_context is not None and len(prompt.encoder) > limits.encoder_context:
             return EngineError(
                 "prompt_too_long",
-                f"prefix, input and max_new_tokens need {tokens + request.reserve} tokens of "
-                f"KV memory, more than there is: shorten them, or start the server with a larger "
-                "--kv-tokens",
+                f"prefix and input have {len(prompt.encoder)} tokens, the model's encoder has "
+                f"{limits.encoder_context} positions: shorten the input",
             )
         return None
 
-    def _give_row(self, request: Request) -> Verdict:
-        lease = self._lease(request)
-        if lease is None:
+    def _give_rows(self, request: Request) -> Verdict:
+        leases = self._lease(request)
+        if leases is None:
             return Verdict.NO_ROOM
-        request.sequence = Sequence(lease, list(request.submit.input_ids))
+        request.leases = leases
+        request.sequences = [Sequence(leases[0], list(request.known.tokens))]
+        sampling = request.submit.sampling
+        if sampling.beams is not None:
+            request.search = BeamSearch(sampling, request.seen_prompt, self.eos)
         request.admitted = self.clock()
         self.running.append(request)
         return Verdict.TAKEN
 
-    def _lease(self, request: Request) -> Lease | None:
+    def _lease(self, request: Request) -> tuple[RowLease, ...] | None:
         """Place its prefixes and reserve its tokens, or take nothing at all."""
-        segments: list[Segment] = []
+        needs = request.known.needs(request.submit)
+        placed: list[PlacedPrefix] = []
         for key in request.keys:
-            placement = self.residency.place(key)
-            if placement is None:
+            prefix = self.residency.place(key)
+            if prefix is None:
                 break
-            segments.append(Segment(placement))
-        if len(segments) == len(request.keys):
+            placed.append(prefix)
+        if len(placed) == len(request.keys):
             while True:
-                lease = self.layout.admit(segments, request.reserve)
-                if lease is not None:
-                    return lease
+                leases = self.memory.admit(placed, needs)
+                if leases is not None:
+                    return leases
                 if not self.residency.reclaim():
                     break
-        for segment in segments:
-            self.residency.unplace(segment.key)
+        for prefix in placed:
+            self.residency.unplace(prefix.kv.key)
         return None

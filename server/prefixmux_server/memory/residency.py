@@ -11,14 +11,33 @@ Eviction forgets the whole entry at once, so a prefix can never be believed pres
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-from prefixmux_server.memory.layout import KVLayout, Placement
 from prefixmux_server.memory.loader import Loaded, PrefixLoader
+from prefixmux_server.memory.memory import PlacedPrefix
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.source import PrefixLoadError
+
+# Makes KV of virtual tokens that were stored as inputs. Raises PrefixLoadError.
+Compile = Callable[[PrefixKV], PrefixKV]
+
+
+class PrefixMemory(Protocol):
+    """Where prefixes are placed for rows to see; see `KVMemory`."""
+
+    @property
+    def shares_prefixes(self) -> bool: ...
+
+    def place(self, kv: PrefixKV) -> PlacedPrefix | None: ...
+
+    def displace(self, prefix: PlacedPrefix) -> None: ...
+
+
+def _as_stored(kv: PrefixKV) -> PrefixKV:
+    return kv
 
 
 class State(Enum):
@@ -34,7 +53,7 @@ class _Entry:
     pins: int = 0
     users: int = 0
     kv: PrefixKV | None = None
-    placement: Placement | None = None
+    placement: PlacedPrefix | None = None
     failure: PrefixLoadError | None = None
 
     @property
@@ -50,9 +69,16 @@ class Residency:
     """Byte budgets are for prefixes alone; `device_bytes` is for layouts that share them."""
 
     def __init__(
-        self, layout: KVLayout, loader: PrefixLoader, *, host_bytes: int, device_bytes: int
+        self,
+        memory: PrefixMemory,
+        loader: PrefixLoader,
+        *,
+        host_bytes: int,
+        device_bytes: int,
+        compile: Compile = _as_stored,
     ) -> None:
-        self._layout = layout
+        self._memory = memory
+        self._compile = compile
         self._loader = loader
         self._host_budget = host_bytes
         self._device_budget = device_bytes
@@ -77,7 +103,7 @@ class Residency:
 
     def fits(self, prefixes: Iterable[PrefixKV]) -> bool:
         """Whether these prefixes together could ever be placed for one row."""
-        if not self._layout.shares_prefixes:
+        if not self._memory.shares_prefixes:
             return True
         return (
             sum(kv.nbytes for kv in {kv.key: kv for kv in prefixes}.values()) <= self._device_budget
@@ -111,14 +137,14 @@ class Residency:
         if entry.failure is not None and not entry.pins:
             del self._entries[key]
 
-    def place(self, key: PrefixKey) -> Placement | None:
+    def place(self, key: PrefixKey) -> PlacedPrefix | None:
         """Count one more row that sees this pinned prefix. None: no room on the device now."""
         entry = self._entries[key]
         assert entry.kv is not None and entry.pins
         placement = entry.placement or self._place(entry.kv)
         if placement is None:
             return None
-        if self._layout.shares_prefixes and entry.placement is None:
+        if self._memory.shares_prefixes and entry.placement is None:
             entry.placement = placement
             self._note(key)
         entry.users += 1
@@ -149,7 +175,7 @@ class Residency:
         assert self.device_bytes <= self._device_budget, "more prefixes on the device than allowed"
         for entry in self._entries.values():
             assert entry.pins >= entry.users >= 0, "a row sees a prefix that nobody pinned"
-            shared = self._layout.shares_prefixes and entry.users > 0
+            shared = self._memory.shares_prefixes and entry.users > 0
             assert not shared or entry.placement is not None, "a row sees no placement"
 
     @property
@@ -166,15 +192,24 @@ class Residency:
 
     def _take_in(self, loaded: Loaded) -> None:
         entry = self._entries[loaded.key]
-        if isinstance(loaded.result, PrefixLoadError):
-            entry.failure = loaded.result
+        result = self._compiled(loaded.result)
+        if isinstance(result, PrefixLoadError):
+            entry.failure = result
             entry.size = 0
             if not entry.pins:
                 del self._entries[loaded.key]
         else:
-            entry.kv = loaded.result
-            entry.size = loaded.result.nbytes
+            entry.kv = result
+            entry.size = result.nbytes
         self._note(loaded.key)
+
+    def _compiled(self, loaded: PrefixKV | PrefixLoadError) -> PrefixKV | PrefixLoadError:
+        if isinstance(loaded, PrefixLoadError):
+            return loaded
+        try:
+            return self._compile(loaded)
+        except PrefixLoadError as error:
+            return error
 
     def _make_host_room(self, size: int) -> bool:
         """Evict idle prefixes, oldest first, or nothing at all where that does not suffice."""
@@ -192,13 +227,13 @@ class Residency:
             self._evict(key)
         return True
 
-    def _place(self, kv: PrefixKV) -> Placement | None:
+    def _place(self, kv: PrefixKV) -> PlacedPrefix | None:
         """Displace prefixes that no row sees, oldest first, until this one fits."""
-        if not self._layout.shares_prefixes:
-            return self._layout.place(kv)
+        if not self._memory.shares_prefixes:
+            return self._memory.place(kv)
         while True:
             if self.device_bytes + kv.nbytes <= self._device_budget:
-                placement = self._layout.place(kv)
+                placement = self._memory.place(kv)
                 if placement is not None:
                     return placement
             if not self.reclaim():
@@ -215,7 +250,7 @@ class Residency:
     def _displace(self, key: PrefixKey) -> None:
         entry = self._entries[key]
         assert entry.placement is not None and not entry.users
-        self._layout.displace(entry.placement)
+        self._memory.displace(entry.placement)
         entry.placement = None
         self._note(key)
 

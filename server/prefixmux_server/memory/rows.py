@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from prefixmux_server.attention.rows import RowsPlan, SlabPlan, SlabRow
-from prefixmux_server.memory.layout import Lease, Placement, Segment, SiteSpec, Span
+from prefixmux_server.memory.layout import Lease, Placement, Read, Segment, SiteSpec, Span
 from prefixmux_server.memory.prefix import PrefixKV
 from prefixmux_server.memory.slab import Slab
 
@@ -73,16 +74,54 @@ class RowLayout:
         return id(slab), row
 
     def plan(self, spans: Sequence[Span]) -> RowsPlan:
-        rows: dict[int, list[SlabRow]] = {}
-        slabs: dict[int, Slab] = {}
+        parts = _Parts(self._spec)
         first = 0
         for span in spans:
             slab, row = self._where[span.lease]
-            length = span.lease.prefix_tokens + span.start + span.count
-            slabs[id(slab)] = slab
-            rows.setdefault(id(slab), []).append(SlabRow(row, first, span.count, length))
+            tokens = range(first, first + span.count)
+            positions = span.lease.positions if self._spec.positional else None
+            parts.add(slab, SlabRow(row, tokens, tokens, span.end_cell, True, positions))
             first += span.count
-        return RowsPlan([SlabPlan(s.keys, s.values, rows[key]) for key, s in slabs.items()])
+        return parts.plan()
+
+    def plan_reads(self, reads: Sequence[Read]) -> RowsPlan:
+        parts = _Parts(self._spec)
+        for read in reads:
+            slab, row = self._where[read.lease]
+            end = read.lease.prefix_tokens + read.lease.reserved
+            parts.add(slab, SlabRow(row, read.queries, read.written, end, causal=False))
+        return parts.plan()
+
+    def fork(self, parent: Lease, shared: int) -> Lease | None:
+        """Rows share no memory: `shared` is copied later."""
+        return self.admit(parent.segments, parent.reserved)
+
+    def copy(self, targets: Sequence[Lease], sources: Sequence[Lease], own: range) -> None:
+        """Cells from the first to the last of them: what stands between is the same in both."""
+        if not own:
+            return
+        moves = [(t, s) for t, s in zip(targets, sources, strict=True) if t is not s]
+        cells = [slice(s.cell(own.start), s.cell(own.stop - 1) + 1) for _, s in moves]
+        taken = [
+            (slab.keys[:, row, :, cut].clone(), slab.values[:, row, :, cut].clone())
+            for (slab, row), cut in zip((self._where[s] for _, s in moves), cells, strict=True)
+        ]
+        for (target, _), cut, (keys, values) in zip(moves, cells, taken, strict=True):
+            slab, row = self._where[target]
+            slab.keys[:, row, :, cut] = keys
+            slab.values[:, row, :, cut] = values
+
+    def add(self, lease: Lease, start: int, kv: Tensor) -> None:
+        slab, row = self._where[lease]
+        cells = slice(lease.cell(start), lease.cell(start) + kv.shape[2])
+        slab.keys[:, row, :, cells] += kv[:, 0].transpose(1, 2)
+        slab.values[:, row, :, cells] += kv[:, 1].transpose(1, 2)
+
+    def read(self, lease: Lease) -> Tensor:
+        slab, row = self._where[lease]
+        cells = slice(lease.cell(0), lease.cell(0) + lease.reserved)
+        both = (slab.keys[:, row, :, cells], slab.values[:, row, :, cells])
+        return torch.stack([t.transpose(1, 2) for t in both], dim=1)
 
     def check_integrity(self) -> None:
         total = sum(slab.live for slab in self._slabs)
@@ -132,3 +171,18 @@ class RowLayout:
         while self._allocated() + tokens > self._capacity:
             max(self._slabs, key=lambda slab: slab.idle_tokens).shrink()
         return True
+
+
+class _Parts:
+    """A step's rows, sorted into the slabs that they live in."""
+
+    def __init__(self, spec: SiteSpec) -> None:
+        self._rules = spec.rules
+        self._rows: dict[int, tuple[Slab, list[SlabRow]]] = {}
+
+    def add(self, slab: Slab, row: SlabRow) -> None:
+        self._rows.setdefault(id(slab), (slab, []))[1].append(row)
+
+    def plan(self) -> RowsPlan:
+        found = self._rows.values()
+        return RowsPlan([SlabPlan(s.keys, s.values, rows, self._rules) for s, rows in found])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 
 from prefixmux_server.memory.layout import KVLayout, SiteSpec
+from prefixmux_server.memory.memory import KVMemory
+from prefixmux_server.memory.prefix import ENCODER
 from prefixmux_server.memory.rows import RowLayout
 from prefixmux_server.memory.slots import SlotLayout
 
@@ -37,6 +40,24 @@ def make_layout(
     return SlotLayout(spec, capacity_tokens, dtype, device, poison=poison)
 
 
+def make_memory(
+    name: LayoutName,
+    specs: Mapping[str, SiteSpec],
+    capacity_tokens: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    poison: bool = False,
+) -> KVMemory:
+    """`capacity_tokens` at each of the sites that keep KV: an encoder keeps none."""
+    layouts = {
+        site: make_layout(name, spec, capacity_tokens, dtype, device, poison=poison)
+        for site, spec in specs.items()
+        if site != ENCODER
+    }
+    return KVMemory(layouts, specs.get(ENCODER))
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory that is free now, on the GPU or on the host."""
     if device.type == "cuda":
@@ -44,8 +65,11 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def default_capacity(spec: SiteSpec, dtype: torch.dtype, device: torch.device, rows: int) -> int:
+def default_capacity(
+    specs: Mapping[str, SiteSpec], dtype: torch.dtype, device: torch.device, rows: int
+) -> int:
     """Tokens of KV memory: what `rows` requests of 1024 need, within a share of what is free."""
     share = 0.6 if device.type == "cuda" else 0.25
-    affordable = int(free_bytes(device) * share) // spec.bytes_per_token(dtype)
+    token = sum(spec.bytes_per_token(dtype) for site, spec in specs.items() if site != ENCODER)
+    affordable = int(free_bytes(device) * share) // token
     return max(1024, min(rows * 1024, affordable))

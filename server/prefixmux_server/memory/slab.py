@@ -50,19 +50,19 @@ class Slab:
         return self._values[:, : self.live]
 
     def add(self, lease: Lease, site: str) -> int:
-        """Own one more row: zeroed over its whole length, its segments copied in front."""
+        """Own one more row: zeroed over its whole length, its segments copied to their places."""
         row = self.live
         self.touched = max(self.touched, row + 1)
         keys, values = self._keys[:, row], self._values[:, row]
         keys.zero_()
         values.zero_()
-        end = 0
-        for segment in lease.segments:
-            start, end = end, end + segment.tokens
-            if segment.tokens:
+        cell = 0
+        for segment, tokens in lease.parts():
+            start, cell = cell, cell + len(tokens)
+            if segment is not None and tokens:
                 kv = segment.placement.kv.sites[site]
-                keys[:, :, start:end] = kv[:, 0].transpose(1, 2)
-                values[:, :, start:end] = kv[:, 1].transpose(1, 2)
+                keys[:, :, start:cell] = kv[:, 0].transpose(1, 2)
+                values[:, :, start:cell] = kv[:, 1].transpose(1, 2)
         self.leases.append(lease)
         return row
 

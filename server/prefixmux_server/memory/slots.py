@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prefixmux_server.attention.gather import GatherPlan, TableRow
-from prefixmux_server.memory.layout import Lease, Placement, Segment, SiteSpec, Span
+from prefixmux_server.memory.layout import Lease, Placement, Read, Segment, SiteSpec, Span
 from prefixmux_server.memory.prefix import PrefixKV
 
 
@@ -33,11 +33,14 @@ class SlotLayout:
         shape = (spec.layers, capacity_tokens + 1, spec.kv_heads)
         self._keys = torch.zeros(*shape, spec.k_dim, dtype=dtype, device=device)
         self._values = torch.zeros(*shape, spec.v_dim, dtype=dtype, device=device)
-        self._site = spec.site
+        self._spec = spec
         self._capacity = capacity_tokens
         self._poison = poison
         self._free = list(range(capacity_tokens, 0, -1))
-        self._own: dict[Lease, Tensor] = {}
+        # By lease: the slots it owns, those of all its own tokens (a fork has some in its
+        # parent's), and those of all that it sees.
+        self._owned: dict[Lease, Tensor] = {}
+        self._cells: dict[Lease, Tensor] = {}
         self._tables: dict[Lease, Tensor] = {}
         self._placed: dict[int, Placement] = {}
         self._wipe(torch.arange(1, capacity_tokens + 1))
@@ -50,11 +53,11 @@ class SlotLayout:
         return prefix_tokens + reserve <= self._capacity
 
     def place(self, kv: PrefixKV) -> Placement | None:
-        slots = self._allocate(kv.tokens(self._site))
+        slots = self._allocate(kv.tokens(self._spec.site))
         if slots is None:
             return None
         if len(slots):
-            tensor = kv.sites[self._site].to(self._keys.device, non_blocking=True)
+            tensor = kv.sites[self._spec.site].to(self._keys.device, non_blocking=True)
             self._keys.index_copy_(1, slots, tensor[:, 0])
             self._values.index_copy_(1, slots, tensor[:, 1])
         placement = Placement(kv, slots)
@@ -71,14 +74,21 @@ class SlotLayout:
         if own is None:
             return None
         lease = Lease(tuple(segments), reserve)
-        shared = [s.placement.slots for s in segments if s.placement.slots is not None]
-        self._own[lease] = own
-        self._tables[lease] = torch.cat([*shared, own])
+        self._hold(lease, own, own)
+        return lease
+
+    def fork(self, parent: Lease, shared: int) -> Lease | None:
+        """The shared tokens stay in the parent's slots."""
+        fresh = self._allocate(parent.reserved - shared)
+        if fresh is None:
+            return None
+        lease = Lease(parent.segments, parent.reserved)
+        self._hold(lease, fresh, torch.cat([self._cells[parent][:shared], fresh]))
         return lease
 
     def release(self, lease: Lease) -> None:
-        self._give_back(self._own.pop(lease))
-        del self._tables[lease]
+        self._give_back(self._owned.pop(lease))
+        del self._cells[lease], self._tables[lease]
 
     def rank(self, lease: Lease) -> tuple[int, int]:
         return 0, 0
@@ -86,21 +96,57 @@ class SlotLayout:
     def plan(self, spans: Sequence[Span]) -> GatherPlan:
         rows, first = [], 0
         for span in spans:
-            end = span.lease.prefix_tokens + span.start + span.count
-            rows.append(TableRow(first, span.count, self._tables[span.lease][:end]))
+            tokens = range(first, first + span.count)
+            slots = self._tables[span.lease][: span.end_cell]
+            positions = span.lease.positions[: span.end_cell] if self._spec.positional else None
+            rows.append(TableRow(tokens, tokens, slots, True, positions))
             first += span.count
-        return GatherPlan(self._keys, self._values, rows)
+        return GatherPlan(self._keys, self._values, rows, self._spec.rules)
+
+    def plan_reads(self, reads: Sequence[Read]) -> GatherPlan:
+        rows = [TableRow(r.queries, r.written, self._tables[r.lease], causal=False) for r in reads]
+        return GatherPlan(self._keys, self._values, rows, self._spec.rules)
+
+    def copy(self, targets: Sequence[Lease], sources: Sequence[Lease], own: range) -> None:
+        """What both have in the same slots stays where it is."""
+        if not own or not targets:
+            return
+        to = torch.cat([self._cells[lease][own.start : own.stop] for lease in targets])
+        away = torch.cat([self._cells[lease][own.start : own.stop] for lease in sources])
+        moved = to != away
+        to, away = to[moved], away[moved]
+        self._keys[:, to] = self._keys[:, away]
+        self._values[:, to] = self._values[:, away]
+
+    def add(self, lease: Lease, start: int, kv: Tensor) -> None:
+        slots = self._cells[lease][start : start + kv.shape[2]]
+        kv = kv.to(self._keys.device)
+        self._keys[:, slots] += kv[:, 0]
+        self._values[:, slots] += kv[:, 1]
+
+    def read(self, lease: Lease) -> Tensor:
+        slots = self._cells[lease]
+        return torch.stack([self._keys[:, slots], self._values[:, slots]], dim=1)
 
     def check_integrity(self) -> None:
-        owned = [*self._own.values(), *(p.slots for p in self._placed.values())]
+        owned = [*self._owned.values(), *(p.slots for p in self._placed.values())]
         free = torch.tensor(self._free, dtype=torch.long)
         cells = torch.cat([free, *(slots.cpu() for slots in owned if slots is not None)])
         expected = torch.arange(1, self._capacity + 1)
         assert torch.equal(cells.sort().values, expected), "slots lost or owned twice"
         placed = {id(p) for p in self._placed.values()}
-        for lease in self._own:
+        for lease in self._owned:
             assert all(id(s.placement) in placed for s in lease.segments), "a lease lost its prefix"
         assert bool(self._keys[:, 0].isfinite().all()), "the trash slot must stay finite"
+
+    def _hold(self, lease: Lease, owned: Tensor, cells: Tensor) -> None:
+        self._owned[lease], self._cells[lease] = owned, cells
+        parts = [owned.new_empty(0)]
+        for segment, tokens in lease.parts():
+            slots = cells if segment is None else segment.placement.slots
+            if slots is not None:
+                parts.append(slots[tokens.start : tokens.stop])
+        self._tables[lease] = torch.cat(parts)
 
     def _allocate(self, tokens: int) -> Tensor | None:
         if tokens > len(self._free):

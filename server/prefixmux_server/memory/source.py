@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
+from prefixmux_server.memory.prefix import DECODER, PrefixKey, PrefixKV
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.errors import IncompatiblePrefix, StoreError, UnsupportedMethod
 from prefixmux_store.format import PrefixFile, parse
@@ -53,8 +53,9 @@ class StoreSource:
         self._pin = pin
 
     def size(self, key: PrefixKey) -> int:
+        item = self._dtype.itemsize
         try:
-            return self._blobs.resident_bytes(key.tenant, key.digest, self._dtype.itemsize)
+            return self._blobs.resident_bytes(key.tenant, key.digest, item, self._token_bytes())
         except (StoreError, OSError):
             return 0
 
@@ -73,9 +74,27 @@ class StoreSource:
             ) from error
         return self._to_host(key, file)
 
+    def _token_bytes(self) -> int | None:
+        """Of a virtual token whose inputs become KV, as all do where there is no encoder."""
+        site = self._shape.sites[DECODER]
+        if self._shape.family != "causal":
+            return None
+        return site.layers * site.kv_heads * (site.k_dim + site.v_dim) * self._dtype.itemsize
+
     def _to_host(self, key: PrefixKey, file: PrefixFile) -> PrefixKV:
-        sites = {name: self._tensor(raw) for name, raw in file.tensors.items()}
-        return PrefixKV(key, sites, {name: file.offset(name) for name in sites})
+        tensors = {name: self._tensor(raw) for name, raw in file.tensors.items()}
+        embeddings, method = tensors.pop("embeddings", None), file.meta.method
+        if method == "INFIX_EMBEDDING":
+            delta = tensors.pop(DECODER)
+            return PrefixKV(key, {}, {}, infix=True, embeddings=embeddings, delta=delta)
+        return PrefixKV(
+            key,
+            tensors,
+            {name: file.offset(name) for name in tensors},
+            infix=method == "INFIX_TUNING",
+            embeddings=embeddings,
+            token_ids=file.meta.token_ids or (),
+        )
 
     def _tensor(self, raw: RawTensor) -> Tensor:
         """Widened to float32 and then cast, as PEFT does with a 16-bit file."""

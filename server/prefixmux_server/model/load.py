@@ -1,63 +1,73 @@
-"""Loads a decoder-only model and its tokenizer, binds it, and proves it.
+"""Loads a model of either family and its tokenizer, binds it, and proves it.
 
-Weights come from safetensors only, code from transformers only. It knows nothing of prefixes'
-files, tasks or requests.
+It knows nothing of prefixes' files, tasks or requests.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from prefixmux_server.memory.layout import KVLayout, SiteSpec
-from prefixmux_server.model.binding import ATTENTION_NAME, bind, register_attention
+from prefixmux_server.memory.layout import SiteSpec
+from prefixmux_server.memory.prefix import DECODER
+from prefixmux_server.model.binding import Binding, bind
 from prefixmux_server.model.causal import CausalModel
 from prefixmux_server.model.dense import DenseReport, optimise
+from prefixmux_server.model.embedding import vocabulary_of
 from prefixmux_server.model.errors import UnsupportedModelError
-from prefixmux_server.model.proof import Proof
+from prefixmux_server.model.inputs import SequenceModel
+from prefixmux_server.model.interface import register_attention
+from prefixmux_server.model.proof import MakeMemory, Proof
+from prefixmux_server.model.seq2seq import Seq2SeqModel
+from prefixmux_server.model.special import special_tokens
+from prefixmux_server.model.tokenizer import Tokenizer, load_tokenizer
+from prefixmux_server.model.weights import load_weights
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_METHODS = ("PREFIX_TUNING", "CARTRIDGE", "TEXT")
+_EMBEDDING_METHODS = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True)
-class Tokenizer:
-    """A fast tokenizer, as the `tokenizers` library's JSON."""
-
-    json: str
-    special_token_ids: tuple[int, ...]
-    chat_template: str | None
-
-
-@dataclass(frozen=True)
 class LoadedModel:
-    """A proven model: what runs it, and what others must know of it."""
+    """A proven model: what runs it, and what others must know of it.
+
+    `specs` are its attention sites by name. `context` and `encoder_context` are numbers of
+    positions (None: no limit, or no encoder), `embedding_width` is what a virtual token's embedding
+    has. `left_out` says why methods that others of its family run are not among its `methods`.
+    """
 
     module: PreTrainedModel
-    model: CausalModel
-    spec: SiteSpec
+    model: SequenceModel
+    family: Literal["causal", "seq2seq"]
+    specs: Mapping[str, SiteSpec]
     architecture: str
     hidden: int
+    embedding_width: int
     vocabulary: int
     context: int | None
+    encoder_context: int | None
     eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    decoder_start_token_id: int | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    methods: tuple[str, ...]
+    left_out: Mapping[str, str]
     tokenizer: Tokenizer | None
     dense: DenseReport
+
+    @property
+    def spec(self) -> SiteSpec:
+        """Of the decoder's self attention."""
+        return self.specs[DECODER]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -66,15 +76,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UnsupportedModelError("there is no CUDA device here; start with --device cpu")
     return torch.device(name)
-
-
-def resolve_dtype(name: str, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
-    """`auto` is float32 on a CPU and the checkpoint's own 16-bit type on a GPU."""
-    if name != "auto":
-        return _DTYPES[name]
-    if device.type == "cpu":
-        return torch.float32
-    return config.dtype if config.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
 
 
 def locate(model: str) -> Path:
@@ -91,116 +92,55 @@ def locate(model: str) -> Path:
 
 
 def load_model(
-    folder: Path,
-    device: torch.device,
-    dtype: str,
-    trial_layout: Callable[[SiteSpec, torch.dtype], KVLayout],
+    folder: Path, device: torch.device, dtype: str, make_memory: MakeMemory
 ) -> LoadedModel:
-    """Raises UnsupportedModelError, naming the cause."""
+    """`make_memory` is for the proof. Raises UnsupportedModelError, naming the cause."""
     register_attention()
-    config = _load_config(folder)
-    module = _load_weights(folder, config, device, resolve_dtype(dtype, device, config))
+    module = load_weights(folder, device, dtype)
+    config: PreTrainedConfig = module.config
     binding = bind(module)
-    proof = Proof(module, binding.spec)
+    proof = Proof(module, binding)
     dense = optimise(module, dtype=module.dtype, device=device)
-    model = CausalModel(module, binding)
-    proof.check(model, trial_layout(binding.spec, module.dtype))
-    text = config.get_text_config()
+    make = Seq2SeqModel if binding.encodes else CausalModel
+    model: SequenceModel = make(module, binding, proof.embedding())
+    methods, left_out = _methods(binding, proof.check(model, make_memory))
+    limit, special = _positions(config, binding), special_tokens(module)
     return LoadedModel(
         module=module,
         model=model,
-        spec=binding.spec,
+        family="seq2seq" if binding.encodes else "causal",
+        specs=binding.sites,
         architecture=type(module).__name__,
-        hidden=int(text.hidden_size),
-        vocabulary=int(text.vocab_size),
-        context=_context(text),
-        eos_token_ids=_eos_token_ids(module),
-        tokenizer=_load_tokenizer(folder),
+        hidden=int(config.get_text_config().hidden_size),
+        embedding_width=proof.width,
+        vocabulary=vocabulary_of(module),
+        context=limit,
+        encoder_context=limit if binding.encodes else None,
+        eos_token_ids=special.eos,
+        bos_token_id=special.bos,
+        decoder_start_token_id=special.decoder_start,
+        forced_bos_token_id=special.forced_bos,
+        forced_eos_token_id=special.forced_eos,
+        methods=methods,
+        left_out=left_out,
+        tokenizer=load_tokenizer(folder),
         dense=dense,
     )
 
 
-def _load_config(folder: Path) -> PreTrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:
-        raise UnsupportedModelError(f"{folder.name}: no readable config.json") from error
-    if config.is_encoder_decoder:
-        raise UnsupportedModelError(
-            f"{config.model_type} is an encoder-decoder model; only decoder-only models are served"
-        )
-    return config
+def _methods(binding: Binding, refusal: str | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """What is served, and why the rest is not: `refusal` is of virtual embeddings."""
+    always, embedded = list(_METHODS), list(_EMBEDDING_METHODS)
+    if not binding.encodes:
+        always.append("INFIX_TUNING")
+        embedded.append("INFIX_EMBEDDING")
+    if refusal is None:
+        return (*always, *embedded), {}
+    return tuple(always), dict.fromkeys(embedded, refusal)
 
 
-def _load_weights(
-    folder: Path, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    try:
-        module, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"{config.model_type}: the weights cannot be loaded as a causal language model "
-            f"({type(error).__name__}); they must be safetensors files"
-        ) from error
-    _check_complete(config, report["missing_keys"])
-    # Only now: models that choose their attention when they are made know no name of ours.
-    module.set_attn_implementation(ATTENTION_NAME)
-    # GPT-2 compares every input with the padding id, which stalls the device; nothing is padded.
-    module.config.pad_token_id = None
-    module.requires_grad_(False)
-    return module.eval().to(device)
-
-
-def _check_complete(config: PreTrainedConfig, missing: Collection[str]) -> None:
-    """Transformers makes up what the files lack, at random, and only logs it."""
-    if missing:
-        raise UnsupportedModelError(
-            f"{config.model_type}: the weights lack {len(missing)} tensors that config.json asks "
-            f"for, such as {min(missing)}"
-        )
-
-
-def _context(config: PreTrainedConfig) -> int | None:
-    limit = getattr(config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
-
-
-def _eos_token_ids(module: PreTrainedModel) -> tuple[int, ...]:
-    generation = getattr(module, "generation_config", None)
-    ids: Any = getattr(generation, "eos_token_id", None)
-    if ids is None:
-        ids = module.config.get_text_config().eos_token_id
-    if ids is None:
-        return ()
-    return tuple(ids) if isinstance(ids, list) else (int(ids),)
-
-
-def _load_tokenizer(folder: Path) -> Tokenizer | None:
-    """None where the folder has no fast tokenizer: then only token ids are served."""
-    if not any((folder / name).exists() for name in _TOKENIZER_FILES):
-        return None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # noqa: BLE001 - a broken file makes transformers raise anything
-        _log().warning("the tokenizer cannot be read (%s): ids only", type(error).__name__)
-        return None
-    if not tokenizer.is_fast:
-        _log().warning("the model has no fast tokenizer: ids only")
-        return None
-    template = tokenizer.chat_template
-    return Tokenizer(
-        json=tokenizer.backend_tokenizer.to_str(),
-        special_token_ids=tuple(tokenizer.all_special_ids),
-        chat_template=template if isinstance(template, str) else None,
-    )
-
-
-def _log() -> logging.Logger:
-    return logging.getLogger(__name__)
+def _positions(config: PreTrainedConfig, binding: Binding) -> int | None:
+    """How many there are. Where the scores tell distances, no number in a config is a limit."""
+    biased = any(rule.bias is not None for rule in binding.sites[DECODER].rules)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return None if biased or limit is None else int(limit)

@@ -1,135 +1,129 @@
-"""The proof at load time: our ragged steps against the model's own eager forward and cache.
+"""The proof at load time: our ragged steps against the model's own eager code, row by row.
 
-That every layer calls our attention says nothing of biases, caps or positions. So three rows, two
-behind random prefixes and one of those at the end of the context, run through our layout in chunks
-and together; the model itself, with its own attention and a `DynamicCache`, must give the same
-logits for each alone. What is proven is served.
+That every layer calls our attention says nothing of biases, caps or positions. So a few rows,
+bare and behind random prefixes of different lengths at each site, one far from the start and some
+that outgrow the sliding window, run through our memory in staggered steps; the model itself, with
+its own attention and cache, must give the same logits for each alone. What is proven is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from prefixmux_server.memory.layout import KVLayout, Lease, Segment, SiteSpec, Span
-from prefixmux_server.memory.prefix import DECODER, PrefixKey, PrefixKV
-from prefixmux_server.model.binding import ATTENTION_NAME
-from prefixmux_server.model.causal import CausalModel
+from prefixmux_server.memory.layout import SiteSpec
+from prefixmux_server.memory.memory import KVMemory
+from prefixmux_server.model.agreement import TOLERANCE, difference
+from prefixmux_server.model.binding import Binding
+from prefixmux_server.model.embedding import InputEmbedding, find_factor, width_of
 from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.inputs import SequenceModel
+from prefixmux_server.model.reference import own_attention, own_logits
+from prefixmux_server.model.rehearsal import run_trials
+from prefixmux_server.model.trial import Trial, TrialMaker
 
-_PREFIX_TOKENS = 3
-_TOLERANCE = {torch.float32: 5e-4, torch.float16: 3e-2, torch.bfloat16: 2e-1}
+MakeMemory = Callable[[Mapping[str, SiteSpec], torch.dtype], KVMemory]
 
-
-@dataclass(frozen=True)
-class _Trial:
-    """One row: its tokens, and the prefix before them."""
-
-    token_ids: tuple[int, ...]
-    prefix: PrefixKV
+# Of real models it is thousands of tokens: the rule is proven with a small one in its place.
+_WINDOW = 6
 
 
 class Proof:
-    """Made while the module is as it was loaded, checked when all that speeds it up is in place."""
+    """Made while the module is as it was loaded, checked when all that speeds it up is in place.
 
-    def __init__(self, module: PreTrainedModel, spec: SiteSpec) -> None:
+    `factor` is what the model scales ids by after its embedding module; None: not found, and
+    virtual tokens cannot be run.
+    """
+
+    def __init__(self, module: PreTrainedModel, binding: Binding) -> None:
         self._name = type(module).__name__
         self._dtype = module.dtype
-        self._trials = _trials(module, spec)
-        self._expected = [_reference(module, trial) for trial in self._trials]
+        self._sites = {site: _narrowed(spec) for site, spec in binding.sites.items()}
+        self._embedding = _input_embedding(module)
+        self.factor = _factor(module, self._embedding)
+        make = TrialMaker(module, binding)
+        self._plain = make.plain()
+        self._virtual = [] if self.factor is None else make.virtual(self.width)
+        with _narrow_window(module):
+            self._expected = [own_logits(module, binding, t) for t in self._plain + self._virtual]
 
-    def check(self, model: CausalModel, layout: KVLayout) -> None:
-        """Raises UnsupportedModelError if any logit differs by more than rounding explains."""
-        found = _through_layout(model, layout, self._trials)
-        for ours, theirs in zip(found, self._expected, strict=True):
-            worst = float((ours - theirs).abs().max())
-            if not worst <= _TOLERANCE[self._dtype] * max(1.0, float(theirs.abs().max())):
-                raise UnsupportedModelError(
-                    f"{self._name} gives other logits behind a prefix than its own code does "
-                    f"(worst difference {worst:.3g}): this model cannot be served"
-                )
+    @property
+    def width(self) -> int:
+        return width_of(self._embedding)
+
+    def embedding(self) -> InputEmbedding:
+        return InputEmbedding(self._embedding, self.factor or 1.0)
+
+    def check(self, model: SequenceModel, make_memory: MakeMemory) -> str | None:
+        """Raises UnsupportedModelError if any logit differs by more than rounding explains.
+
+        Returns why virtual tokens are not served, or None: they are.
+        """
+        count = len(self._plain)
+        worst = self._worst(model, make_memory, self._plain, self._expected[:count])
+        if worst > TOLERANCE[self._dtype]:
+            raise UnsupportedModelError(
+                f"{self._name} gives other logits behind a prefix than its own code does "
+                f"(they differ by {worst:.2%}): this model cannot be served"
+            )
+        if self.factor is None:
+            return "what the model makes of embeddings differs from what it makes of token ids"
+        worst = self._worst(model, make_memory, self._virtual, self._expected[count:])
+        if worst > TOLERANCE[self._dtype]:
+            return f"behind embeddings its logits differ by {worst:.2%} from those of its own code"
+        return None
+
+    def _worst(
+        self,
+        model: SequenceModel,
+        make_memory: MakeMemory,
+        trials: Sequence[Trial],
+        expected: Sequence[Tensor],
+    ) -> float:
+        found = run_trials(model, make_memory(self._sites, self._dtype), trials)
+        return max(difference(*both) for both in zip(found, expected, strict=True))
 
 
-def _trials(module: PreTrainedModel, spec: SiteSpec) -> list[_Trial]:
-    """The last one is far: some models scale every row's positions by the farthest of the batch."""
-    generator = torch.Generator().manual_seed(0)
-    config = module.config.get_text_config()
-    vocabulary = int(config.vocab_size)
-    context = getattr(config, "max_position_embeddings", None)
-
-    def trial(prefix_tokens: int, tokens: int, offset: int | None = None) -> _Trial:
-        ids = torch.randint(vocabulary, (tokens,), generator=generator).tolist()
-        shape = (spec.layers, 2, prefix_tokens, spec.kv_heads, spec.k_dim)
-        kv = torch.randn(shape, generator=generator).to(module.dtype)
-        key = PrefixKey("", f"trial-{prefix_tokens}")
-        shift = prefix_tokens if offset is None else offset
-        return _Trial(tuple(ids), PrefixKV(key, {DECODER: kv}, {DECODER: shift}))
-
-    trials = [trial(0, 5), trial(_PREFIX_TOKENS, 4)]
-    if context is not None and context >= 4:
-        trials.append(trial(2, 4, offset=int(context) - 4))
-    return trials
+def _input_embedding(module: PreTrainedModel) -> torch.nn.Module:
+    stack = module.get_encoder() if module.config.is_encoder_decoder else module
+    found: torch.nn.Module = stack.get_input_embeddings()
+    return found
 
 
-@torch.inference_mode()
-def _reference(module: PreTrainedModel, trial: _Trial) -> Tensor:
-    """Logits after the last token, by the model's own code."""
-    cache = DynamicCache()
-    prefix = trial.prefix.sites[DECODER].to(module.device)
-    if prefix.shape[2]:
-        for layer, (key, value) in enumerate(prefix):
-            cache.update(key.transpose(0, 1)[None], value.transpose(0, 1)[None], layer)
-    start = trial.prefix.offset()
-    module.set_attn_implementation("eager")
-    try:
-        output = module(
-            input_ids=torch.tensor([trial.token_ids], device=module.device),
-            position_ids=torch.arange(start, start + len(trial.token_ids), device=module.device)[
-                None
-            ],
-            past_key_values=cache,
-            use_cache=True,
+def _factor(module: PreTrainedModel, embedding: torch.nn.Module) -> float | None:
+    stack = module.get_encoder() if module.config.is_encoder_decoder else module
+    with own_attention(module):
+        return find_factor(
+            embedding,
+            lambda ids: stack(input_ids=ids)[0],
+            lambda given: stack(inputs_embeds=given)[0],
+            TOLERANCE[module.dtype],
         )
+
+
+@contextmanager
+def _narrow_window(module: PreTrainedModel) -> Iterator[None]:
+    """The model's own masks read the window from a config at each call; parts may have copies."""
+    configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+    windows = {key: getattr(config, "sliding_window", None) for key, config in configs.items()}
+    for key, window in windows.items():
+        if window is not None:
+            configs[key].sliding_window = min(window, _WINDOW)
+    try:
+        yield
     finally:
-        module.set_attn_implementation(ATTENTION_NAME)
-    return cast(Tensor, output.logits[0, -1]).float()
+        for key, window in windows.items():
+            if window is not None:
+                configs[key].sliding_window = window
 
 
-def _through_layout(model: CausalModel, layout: KVLayout, trials: Sequence[_Trial]) -> list[Tensor]:
-    """The same by our steps: all but each row's last token first, then the last ones together."""
-    placements = [layout.place(trial.prefix) for trial in trials]
-    segments = [[Segment(placement)] for placement in placements if placement is not None]
-    leases = [
-        layout.admit(held, len(trial.token_ids))
-        for held, trial in zip(segments, trials, strict=True)
-    ]
-    rows = [(lease, t.token_ids) for lease, t in zip(leases, trials, strict=True) if lease]
-    assert len(rows) == len(trials), "the trial layout is too small"
-    _run(model, layout, [(lease, ids, 0, len(ids) - 1) for lease, ids in rows])
-    logits = _run(model, layout, [(lease, ids, len(ids) - 1, 1) for lease, ids in rows])
-    for lease, _ in rows:
-        layout.release(lease)
-    for placement in placements:
-        assert placement is not None
-        layout.displace(placement)
-    return list(logits.float())
-
-
-def _run(
-    model: CausalModel, layout: KVLayout, rows: Sequence[tuple[Lease, tuple[int, ...], int, int]]
-) -> Tensor:
-    tokens: list[int] = []
-    positions: list[int] = []
-    keep: list[int] = []
-    for lease, ids, start, count in rows:
-        tokens += ids[start : start + count]
-        first = lease.position_offset + start
-        positions += range(first, first + count)
-        keep.append(len(tokens) - 1)
-    plan = layout.plan([Span(lease, start, count) for lease, _, start, count in rows])
-    return model.forward(tokens, positions, keep, plan)
+def _narrowed(spec: SiteSpec) -> SiteSpec:
+    rules = (
+        r if r.window is None else replace(r, window=min(r.window, _WINDOW)) for r in spec.rules
+    )
+    return replace(spec, rules=tuple(rules))
