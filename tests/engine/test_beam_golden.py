@@ -92,23 +92,24 @@ def test_every_beam_case_of_the_papers_code(original: Original, checkpoint: str)
         asked, told = original.asked(checkpoint, case), case["settings"]
         # To the paper's code x before an infix was no part of the sequence.
         prompt = asked.decoder_ids or asked.input_ids
+        beams = BeamParams(
+            num_beams=told["beams"],
+            length_penalty=told["length_penalty"],
+            early_stopping=EARLY[told["early_stopping"]],
+            length_includes_prompt=True,
+        )
         params = SamplingParams(
             max_new_tokens=asked.max_new_tokens,
             min_new_tokens=max(0, told["min_length"] - len(prompt)),
             no_repeat_ngram_size=told["no_repeat"],
             forced_eos_token_id=asked.eos[0] if told.get("force_last") else None,
-            beams=BeamParams(
-                num_beams=told["beams"],
-                length_penalty=told["length_penalty"],
-                early_stopping=EARLY[told["early_stopping"]],
-                length_includes_prompt=True,
-            ),
+            beams=beams,
         )
         logits = logits_of(slow, asked, len(prompt))
         (best,) = search(logits, params, prompt, frozenset(asked.eos))
         assert [*prompt, *best.token_ids] == case["output"], (checkpoint, label)
         assert best.score == pytest.approx(case["score"], abs=1e-4), (checkpoint, label)
-        today = replace(params, beams=replace(params.beams, length_includes_prompt=False))
+        today = replace(params, beams=replace(beams, length_includes_prompt=False))
         (other,) = search(logits, today, prompt, frozenset(asked.eos))
         same = other.token_ids == best.token_ids
         assert same == case["same_if_normalised_by_generated_length"], (checkpoint, label)
