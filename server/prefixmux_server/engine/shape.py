@@ -20,4 +20,5 @@ def model_shape(info: ModelInfo, max_prefix_tokens: int) -> ModelShape:
         methods=info.methods,
         sites={s.site: SiteShape(s.layers, s.kv_heads, s.k_dim, s.v_dim) for s in info.sites},
         max_prefix_tokens=max_prefix_tokens,
+        embedding_width=info.embedding_width,
     )
