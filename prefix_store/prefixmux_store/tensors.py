@@ -67,6 +67,14 @@ class RawTensor:
         flat = np.frombuffer(self.data, dtype=_LAYOUTS[self.dtype].word)
         return flat.reshape(self.shape)
 
+    def floats(self) -> npt.NDArray[np.float32]:
+        """Widened, which is exact for all three dtypes."""
+        words = self.words()
+        if self.dtype == "F16":
+            return words.view("<f2").astype(np.float32)
+        bits = words if self.dtype == "F32" else words.astype("<u4") << 16
+        return bits.view("<f4").astype(np.float32)
+
 
 def check_values(tensors: Mapping[str, RawTensor]) -> None:
     """Raises `InvalidPrefix` non_finite, else magnitude. Subnormals and -0.0 are fine."""

@@ -157,7 +157,7 @@ def test_defaults_belong_to_the_version_and_tell_it_apart(store: PrefixStore) ->
     dressed, created = store.commit(TENANT, "t", staged, defaults=about)
     assert (created, dressed.version, dressed.digests) == (True, 2, plain.digests)
     assert store.resolve(TENANT, "t", 2).defaults == about
-    reordered = Defaults(about.template, dict(reversed(about.parameters.items())))
+    reordered = Defaults(about.template, dict(reversed(list(about.parameters.items()))))
     assert store.commit(TENANT, "t", staged, defaults=reordered) == (dressed, False)
     assert store.commit(TENANT, "t", staged) == (plain, False)
     made, _ = store.compose(TENANT, "c", [("t", 2)], defaults=Defaults("{input}!"))

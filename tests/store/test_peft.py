@@ -6,7 +6,6 @@ import json
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from prefixmux_store.convert.peft import from_peft
 from prefixmux_store.errors import StoreError
 from prefixmux_store.format import parse
-from prefixmux_store.validate import ModelShape, SiteShape
 from store.makers import HEADS, LAYERS, SHAPE, WIDTH, box, entry, tensor
 from store.zoo import Animal, animals
 
@@ -114,8 +112,7 @@ def misfits() -> Iterator[tuple[str, bytes, bytes, str, str | None]]:
     """Name, both files, code and reason."""
     good, fine = config(), weights()
     others = (
-        *("LORA", "PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "IA3", "ADALORA"),
-        *("ADAPTION_PROMPT", "CPT", "prefix_tuning", "", "x" * 1000),
+        *("LORA", "IA3", "ADALORA", "ADAPTION_PROMPT", "CPT", "prefix_tuning", "", "x" * 1000),
     )
     for peft_type in others:
         data = config(peft_type=peft_type)
@@ -127,8 +124,10 @@ def misfits() -> Iterator[tuple[str, bytes, bytes, str, str | None]]:
     for modules in (["lm_head"], [], "lm_head"):
         data = config(modules_to_save=modules)
         yield f"modules {modules}", data, fine, "unsupported_method", None
-    data = config(num_transformer_submodules=2)
-    yield "submodules", data, fine, "unsupported_method", None
+    counts: tuple[object, ...] = (0, 2, 3, True, "1", 1.0)
+    for count in counts:
+        data = config(num_transformer_submodules=count)
+        yield f"submodules {count!r}", data, fine, "unsupported_method", None
 
     bad_json = {
         "empty": b"",
@@ -226,55 +225,8 @@ def test_a_prefix_for_another_model_names_both_sides() -> None:
         from_peft(config(num_layers=5), wide, SHAPE)
 
 
-def test_encoder_decoder_models_are_refused() -> None:
-    with pytest.raises(StoreError) as caught:
-        from_peft(config(task_type=None), weights(), replace(SHAPE, family="seq2seq"))
-    assert caught.value.code == "unsupported_method"
-
-
 @pytest.mark.parametrize("animal", list(animals()), ids=lambda animal: animal.name)
 def test_the_zoo_is_refused_as_weights(animal: Animal) -> None:
     with pytest.raises(StoreError) as caught:
         from_peft(config(), animal.data, SHAPE)
     assert caught.value.code == animal.code
-
-
-def golden_shape(content: dict[str, object]) -> ModelShape:
-    layers, heads = int(str(content["num_layers"])), int(str(content["num_attention_heads"]))
-    width = int(str(content["token_dim"])) // heads
-    return replace(
-        SHAPE,
-        layers=layers,
-        kv_heads=heads,
-        head_dim=width,
-        sites={"decoder": SiteShape(layers, heads, width, width)},
-        max_prefix_tokens=1024,
-    )
-
-
-@pytest.mark.shared
-def test_every_decoder_only_adapter_of_the_reference_data(shared: Path) -> None:
-    converted = 0
-    for folder in sorted((shared / "golden" / "adapters").iterdir()):
-        path = folder / "adapter_config.json"
-        if not path.is_file():
-            continue
-        content = json.loads(path.read_text())
-        data = (folder / "adapter_model.safetensors").read_bytes()
-        served = content["peft_type"] in {"PREFIX_TUNING", "CARTRIDGE"}
-        if not served or content["task_type"] != "CAUSAL_LM":
-            with pytest.raises(StoreError) as caught:
-                from_peft(path.read_bytes(), data, golden_shape(content))
-            assert caught.value.code == "unsupported_method"
-            continue
-        made = parse(from_peft(path.read_bytes(), data, golden_shape(content)))
-        size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])["prompt_embeddings"]
-        words = np.frombuffer(data[8 + size :], {"F32": "<u4", "BF16": "<u2"}[header["dtype"]])
-        expected = by_hand(
-            words.reshape(header["shape"]), content["num_layers"], content["num_attention_heads"]
-        )
-        assert made.tensors["decoder"].dtype == header["dtype"]
-        np.testing.assert_array_equal(made.tensors["decoder"].words(), expected)
-        converted += 1
-    assert converted == 29

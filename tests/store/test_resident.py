@@ -147,7 +147,7 @@ def test_virtual_tokens_that_become_keys_and_values_are_counted_as_such(
     planted(folder, text)
     assert blobs.resident_bytes("default", DIGEST, 2, token_bytes=100) == tokens * 100
     assert blobs.resident_bytes("default", DIGEST, 2) == tokens * 2
-    embeddings = RawTensor("F32", (tokens, 4), bytes(tokens * 16))
+    embeddings = RawTensor("F32", (tokens, 4), memoryview(bytes(tokens * 16)))
     planted(folder, encode({"embeddings": embeddings}, PrefixMeta(method="P_TUNING")))
     assert blobs.resident_bytes("default", DIGEST, 2, token_bytes=100) == tokens * 100
     assert blobs.resident_bytes("default", DIGEST, 2) == tokens * 8

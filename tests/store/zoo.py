@@ -56,8 +56,6 @@ def unsafe() -> Iterator[Animal]:
     yield animal("pickle of a list", pickle.dumps([1, 2], 0))
     # PyTorch before 1.6: a pickled magic number, then a pickled protocol version.
     yield animal("legacy torch", pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2))
-    about = {"prefixmux": json.dumps({"format": 1, "method": "TEXT", "token_ids": [1]})}
-    yield Animal("offsets: a text with bytes behind", box({}, b"\0", about), "offsets")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         writer.writestr("archive/data.pkl", pickle.dumps({}))
