@@ -186,8 +186,9 @@ class KVLayout(Protocol):
         """Whether rows see one stored prefix in place, instead of each holding a copy."""
         ...
 
-    def fits(self, prefix_tokens: int, reserve: int) -> bool:
-        """Whether such a row fits into the empty memory: if not, it never will."""
+    def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
+        """Whether such a row, and `forks` of it that have `shared` tokens in common with it, fit
+        into the empty memory: if not, they never will."""
         ...
 
     def place(self, kv: PrefixKV) -> Placement | None:

@@ -92,9 +92,8 @@ class KVMemory:
     def fits(self, prefixes: Sequence[PrefixKV], needs: RowNeeds) -> bool:
         """Whether such a request fits into the empty memory: if not, it never will."""
         tokens = sum(kv.tokens(DECODER) for kv in prefixes)
-        # Forks share what they can; a layout where they cannot counts every row whole.
-        more = needs.own - needs.shared if self.shares_prefixes else tokens + needs.own
-        if not self._decoder.fits(tokens, needs.own + (needs.rows - 1) * more):
+        forks, shared = needs.rows - 1, needs.shared
+        if not self._decoder.fits(tokens, needs.own, forks=forks, shared=shared):
             return False
         crossing = sum(kv.tokens(CROSS) for kv in prefixes)
         return self._cross is None or self._cross.fits(crossing, needs.encoded)

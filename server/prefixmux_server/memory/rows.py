@@ -46,8 +46,8 @@ class RowLayout:
     def capacity_tokens(self) -> int:
         return self._capacity
 
-    def fits(self, prefix_tokens: int, reserve: int) -> bool:
-        return self._cap(prefix_tokens + reserve) <= self._capacity
+    def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
+        return (1 + forks) * self._cap(prefix_tokens + reserve) <= self._capacity
 
     def place(self, kv: PrefixKV) -> Placement:
         return Placement(kv)

@@ -49,8 +49,8 @@ class SlotLayout:
     def capacity_tokens(self) -> int:
         return self._capacity
 
-    def fits(self, prefix_tokens: int, reserve: int) -> bool:
-        return prefix_tokens + reserve <= self._capacity
+    def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
+        return prefix_tokens + reserve + forks * (reserve - shared) <= self._capacity
 
     def place(self, kv: PrefixKV) -> Placement | None:
         slots = self._allocate(kv.tokens(self._spec.site))
