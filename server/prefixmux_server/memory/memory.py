@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from prefixmux_server.attention.base import StepPlan
@@ -72,13 +73,19 @@ class RowSpan:
 
 class KVMemory:
     """`layouts` are of the sites that keep KV: the decoder's, and cross attention's if any;
-    `encoder` is the site that keeps none."""
+    `encoder` is the site that keeps none, on `device` as the others are."""
 
-    def __init__(self, layouts: Mapping[str, KVLayout], encoder: SiteSpec | None = None) -> None:
+    def __init__(
+        self,
+        layouts: Mapping[str, KVLayout],
+        encoder: SiteSpec | None = None,
+        device: torch.device | None = None,
+    ) -> None:
         self.layouts = layouts
         self._decoder = layouts[DECODER]
         self._cross = layouts.get(CROSS)
         self._encoder = encoder
+        self._device = device or torch.device("cpu")
 
     @property
     def capacity_tokens(self) -> int:
@@ -195,7 +202,8 @@ class KVMemory:
         rows, first = [], 0
         for span in spans:
             held = [p.kv.sites[ENCODER] for p in span.lease.prefixes if p.kv.tokens(ENCODER)]
-            rows.append(EncoderRow(first, span.encoded, held))
+            here = [kv.to(self._device, non_blocking=True) for kv in held]
+            rows.append(EncoderRow(first, span.encoded, here))
             first += span.encoded
         return EncoderPlan(rows, self._encoder.rules or (PLAIN,) * self._encoder.layers)
 

@@ -55,7 +55,7 @@ def make_memory(
         for site, spec in specs.items()
         if site != ENCODER
     }
-    return KVMemory(layouts, specs.get(ENCODER))
+    return KVMemory(layouts, specs.get(ENCODER), device)
 
 
 def free_bytes(device: torch.device) -> int:
