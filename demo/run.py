@@ -25,8 +25,8 @@ from demo.server import DemoError, serving
 from demo.show import Row, show
 from demo.steps import fetch_steps, fullest_step
 from demo.tasks import LATE_TASK, TASKS, task
-from prefixmux import Client, PrefixmuxError
-from prefixmux.types import GenerateRequest, GenerateResponse
+from prefixmux import Client, GenerateRequest, PrefixmuxError
+from prefixmux.types import GenerateResponse
 
 FOLDER = Path(__file__).parent
 MAX_NEW_TOKENS = 100

@@ -11,8 +11,7 @@ import time
 
 from bench.peers.base import Bench, Sample
 from bench.workload import task_id
-from prefixmux import Client
-from prefixmux.types import GenerateRequest
+from prefixmux import Client, GenerateRequest
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 60.0

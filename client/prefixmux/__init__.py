@@ -35,20 +35,20 @@ from prefixmux.errors import (
     UnprocessableEntityError,
     UnsupportedMediaTypeError,
 )
+from prefixmux.requests import GenerateRequest
+from prefixmux.stored import Task, Version, VersionPart
 from prefixmux.types import (
     BatchRow,
     ErrorBody,
-    GenerateRequest,
     GenerateResponse,
     Health,
     ModelInfo,
     Output,
     PrefixRef,
     ServerVersion,
-    Task,
+    Site,
     Timing,
     Usage,
-    Version,
 )
 
 __all__ = [
@@ -81,10 +81,12 @@ __all__ = [
     "RateLimitError",
     "ServerVersion",
     "ServiceUnavailableError",
+    "Site",
     "Task",
     "Timing",
     "UnprocessableEntityError",
     "UnsupportedMediaTypeError",
     "Usage",
     "Version",
+    "VersionPart",
 ]

@@ -18,19 +18,16 @@ import httpx2
 from pydantic import ValidationError
 
 from prefixmux.errors import APIResponseError, InvalidArgumentError
+from prefixmux.requests import GenerateRequest
+from prefixmux.stored import Task, TaskPage, Version, VersionPage
 from prefixmux.types import (
     Answer,
     BatchResponse,
     BatchRow,
-    GenerateRequest,
     GenerateResponse,
     Health,
     ModelInfo,
     ServerVersion,
-    Task,
-    TaskPage,
-    Version,
-    VersionPage,
 )
 
 T = TypeVar("T")
@@ -90,6 +87,11 @@ def upload(form: Mapping[str, str], files: Mapping[str, Path]) -> Call[Version]:
     """Repeatable: the same content for the same task answers with the version that holds it."""
     read = partial(_read, Version)
     return Call("POST", "/prefixes", read, form=form, files=files, repeatable=True)
+
+
+def store(body: Mapping[str, object]) -> Call[Version]:
+    """An upload without files: a text, examples, a composition. Repeatable, as `upload` is."""
+    return Call("POST", "/prefixes", partial(_read, Version), json=body, repeatable=True)
 
 
 def list_tasks(limit: int | None, cursor: str | None, query: str | None) -> Call[TaskPage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,16 +10,15 @@ import httpx2
 
 from prefixmux import calls
 from prefixmux.prefixes import Prefixes
+from prefixmux.requests import GenerateRequest, Part, TokenInput
 from prefixmux.retry import RetryPolicy
 from prefixmux.sender import Sender
 from prefixmux.types import (
     BatchRow,
-    GenerateRequest,
     GenerateResponse,
     Health,
     ModelInfo,
     ServerVersion,
-    TokenInput,
 )
 from prefixmux.wire import Target
 
@@ -53,14 +52,19 @@ class Client:
         input: TokenInput,
         *,
         version: int | None = None,
+        decoder_input: TokenInput | None = None,
+        compose: Sequence[Part] = (),
         **parameters: object,
     ) -> GenerateResponse:
         """Generate for one input (text or token ids) with a task's prefix.
 
-        `task_id` None is the bare model, `version` None the active one; `parameters` as in the
-        contract (`max_new_tokens`, `temperature`, `stop`, ...), None meaning left out.
+        `task_id` None is the bare model, or the prefixes of `compose` (task ids, or pairs of task
+        id and version) one behind another; `version` None is the active one. `decoder_input` is
+        what an encoder-decoder model's decoder, or an infix, goes on with. `parameters` as in the
+        contract (`max_new_tokens`, `temperature`, `stop`, `num_beams`, ...), None meaning left
+        out.
         """
-        request = GenerateRequest(task_id, input, version, parameters)
+        request = GenerateRequest(task_id, input, version, parameters, decoder_input, compose)
         return self._sender.send(calls.generate(request))
 
     def generate_many(

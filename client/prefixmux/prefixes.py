@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prefixmux import calls
 from prefixmux.errors import APIResponseError, NotFoundError
+from prefixmux.requests import Example, Part, example_bodies, given, part_bodies
 from prefixmux.sender import Sender
-from prefixmux.types import Task, Version
-from prefixmux.uploads import parts_of
+from prefixmux.stored import Task, Version
+from prefixmux.uploads import json_text, parts_of
 
 
 class Prefixes:
@@ -24,18 +25,69 @@ class Prefixes:
         path: str | os.PathLike[str],
         activate: bool = True,
         description: str | None = None,
+        template: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        task_index: int | None = None,
     ) -> Version:
         """Store a native `.safetensors` file or a PEFT adapter's folder as a version of `task_id`.
 
-        The same content again answers with the version that holds it. Raises
-        InvalidArgumentError for pickled weights, OSError for files that cannot be read,
-        UnprocessableEntityError for a prefix that is damaged or not made for the server's model.
+        `template` (text around `{input}`) and `parameters` are stored with it, for requests that
+        say nothing; `task_index` picks one of a multitask adapter. The same content again answers
+        with the version that holds it. Raises InvalidArgumentError for pickled weights, OSError
+        for files that cannot be read, UnprocessableEntityError for a prefix that is damaged or
+        not made for the server's model.
         """
         parts = parts_of(Path(path))
-        form = {"task_id": task_id, "activate": "true" if activate else "false", **parts.form}
-        if description is not None:
-            form["description"] = description
-        return self._sender.send(calls.upload(form, parts.files))
+        said = {
+            "task_id": task_id,
+            "activate": "true" if activate else "false",
+            "description": description,
+            "template": template,
+            "parameters": None if parameters is None else json_text(given(**parameters)),
+            "task_index": None if task_index is None else str(task_index),
+        }
+        form = {name: text for name, text in said.items() if text is not None}
+        return self._sender.send(calls.upload({**form, **parts.form}, parts.files))
+
+    def upload_text(
+        self,
+        task_id: str,
+        text: str | None = None,
+        *,
+        examples: Iterable[Example] | None = None,
+        activate: bool = True,
+        description: str | None = None,
+        template: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Version:
+        """Store words as a prefix: `text`, or in-context `examples` (pairs of input and output).
+
+        The template of examples shows one of them, as `{input}` and `{output}`; requests are put
+        into it up to the output, and end at what follows it.
+        """
+        shown = None if examples is None else example_bodies(examples)
+        about = _about(activate, description, template, parameters)
+        return self._sender.send(
+            calls.store(given(task_id=task_id, text=text, examples=shown) | about)
+        )
+
+    def compose(
+        self,
+        task_id: str,
+        parts: Iterable[Part],
+        *,
+        activate: bool = True,
+        description: str | None = None,
+        template: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> Version:
+        """Store several prefixes, one behind another, as a version of `task_id`.
+
+        `parts` are task ids (as active now) or pairs of task id and version.
+        """
+        body: dict[str, object] = {"task_id": task_id, "compose": part_bodies(parts)}
+        about = _about(activate, description, template, parameters)
+        return self._sender.send(calls.store(body | about))
 
     def list(self, *, query: str | None = None, limit: int | None = None) -> Iterator[Task]:
         """Every task in order of `task_id`, fetched `limit` (1 to 500) at a time.
@@ -100,6 +152,16 @@ class Prefixes:
                 code="version_not_found",
             )
         return active
+
+
+def _about(
+    activate: bool,
+    description: str | None,
+    template: str | None,
+    parameters: Mapping[str, object] | None,
+) -> dict[str, object]:
+    said = None if parameters is None else given(**parameters)
+    return given(activate=activate, description=description, template=template, parameters=said)
 
 
 def _write_whole(path: Path, data: bytes) -> None:

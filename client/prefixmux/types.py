@@ -1,41 +1,16 @@
-"""What goes over the wire, typed: requests as they are sent, answers as they are read.
+"""Answers as they are read, typed.
 
 Names and meanings are the server's contract. Answers keep fields this version does not know
-(`extra="allow"`), so that a newer server does not break an older client. Requests are not
-validated here: the server's answer is the only truth about what it accepts.
+(`extra="allow"`), so that a newer server does not break an older client.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from operator import index
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from prefixmux.errors import APIStatusError, class_of
-
-TokenInput: TypeAlias = str | Sequence[int]
-
-
-@dataclass(frozen=True)
-class GenerateRequest:
-    """One row: `task_id` None is the bare model, `version` None the task's active one."""
-
-    task_id: str | None
-    input: TokenInput
-    version: int | None = None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-
-    def body(self) -> dict[str, object]:
-        """The JSON object to send; what is None is left out."""
-        # `index` takes any integer type (numpy's too) and refuses floats.
-        ids = self.input if isinstance(self.input, str) else [index(i) for i in self.input]
-        named = {"task_id": self.task_id, "version": self.version, "input": ids}
-        parameters = {k: v for k, v in self.parameters.items() if v is not None}
-        body: dict[str, object] = {k: v for k, v in named.items() if v is not None}
-        return body | {"parameters": parameters} if parameters else body
 
 
 class Answer(BaseModel):
@@ -57,7 +32,7 @@ class Output(Answer):
     """One generated sequence.
 
     `token_ids` ends with the token that ended it; `text` is None without a tokenizer; `stop` is
-    the stop string or token id that was met.
+    the stop string or token id that was met; `score` is that of a beam search.
     """
 
     index: int
@@ -86,7 +61,10 @@ class Timing(Answer):
 
 
 class GenerateResponse(Answer):
-    """The answer to one row; for the bare model `task_id`, `version`, `prefix_digest` are None."""
+    """The answer to one row; for the bare model `task_id`, `version`, `prefix_digest` are None.
+
+    A beam search answers the best of `outputs` first.
+    """
 
     id: str
     tenant: str | None = None
@@ -150,45 +128,21 @@ class BatchResponse(Answer):
     results: tuple[BatchRow, ...]
 
 
-class Version(Answer):
-    """One immutable version of a task's prefix; sizes in bytes, `created_at` in unix seconds."""
+class Site(Answer):
+    """One attention site: what a prefix for it must be shaped like."""
 
-    task_id: str
-    version: int
-    prefix_digest: str
-    method: str
-    sites: dict[str, int] = {}
-    prefix_tokens: int
-    bytes: int
-    base_model: str | None = None
-    description: str | None = None
-    created_at: float
-    residency: Literal["device", "host", "disk"] | str | None = None
-
-
-class Task(Answer):
-    """A task: how many versions it has and the one that serves (None: none activated yet)."""
-
-    task_id: str
-    active_version: int | None
-    versions: int
-    created_at: float
-    updated_at: float
-    active: Version | None = None
-
-
-class TaskPage(Answer):
-    items: tuple[Task, ...]
-    next_cursor: str | None = None
-
-
-class VersionPage(Answer):
-    items: tuple[Version, ...]
-    next_cursor: str | None = None
+    layers: int
+    kv_heads: int
+    k_dim: int
+    v_dim: int
 
 
 class ModelInfo(Answer):
-    """The resident model, its shape, and what can be uploaded for it."""
+    """The resident model, its shape, and what can be uploaded for it.
+
+    `family` is "causal" (decoder-only) or "seq2seq" (encoder-decoder). A special id is None where
+    the model names none.
+    """
 
     id: str
     family: str
@@ -202,6 +156,13 @@ class ModelInfo(Answer):
     context: int | None = None
     fingerprint: str | None = None
     methods: tuple[str, ...] = ()
+    sites: dict[str, Site] = {}
+    embedding_width: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+    decoder_start_token_id: int | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | None = None
 
 
 class ServerVersion(Answer):

@@ -95,6 +95,18 @@ def version(number: int = 1, **fields: object) -> dict[str, object]:
         "description": None,
         "created_at": 1.5,
         "residency": "disk",
+        "base_fingerprint": None,
+        "parts": [
+            {
+                "task_id": "e2e",
+                "version": number,
+                "digest": "sha256:" + "0" * 64,
+                "tokens": 10,
+                "method": "PREFIX_TUNING",
+            }
+        ],
+        "template": None,
+        "parameters": {},
     }
     return body | fields
 

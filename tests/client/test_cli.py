@@ -68,6 +68,49 @@ def test_generate_passes_parameters(terminal: Terminal) -> None:
     }
 
 
+def test_generate_takes_a_composition_a_decoder_input_and_beams(terminal: Terminal) -> None:
+    line = (
+        "generate x --compose a --compose b@2 --decoder-input y --num-beams 4 --num-return 2"
+        " --length-penalty 0.8 --early-stopping never --no-repeat-ngram-size 3"
+    )
+    assert terminal.run(*line.split(), steps=(answer(),)).exit_code == 0
+    assert sent_json(terminal.server.last) == {
+        "compose": [{"task_id": "a"}, {"task_id": "b", "version": 2}],
+        "input": "x",
+        "decoder_input": "y",
+        "parameters": {
+            "num_beams": 4,
+            "num_return": 2,
+            "length_penalty": 0.8,
+            "early_stopping": "never",
+            "no_repeat_ngram_size": 3,
+        },
+    }
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("false", False)])
+def test_early_stopping_is_a_word(terminal: Terminal, word: str, value: bool) -> None:
+    terminal.run("generate", "x", "--early-stopping", word, steps=(answer(),))
+    assert sent_json(terminal.server.last)["parameters"] == {"early_stopping": value}
+
+
+def test_ids_are_ids_on_both_sides(terminal: Terminal) -> None:
+    line = "generate 5,6 --ids --decoder-input 7"
+    terminal.run(*line.split(), steps=(answer(),))
+    assert sent_json(terminal.server.last) == {"input": [5, 6], "decoder_input": [7]}
+
+
+def test_several_beams_are_printed_with_their_scores(terminal: Terminal) -> None:
+    sequence: dict[str, object] = {"token_ids": [5], "finish_reason": "eos"}
+    outputs = [
+        {**sequence, "index": 0, "text": "a pub", "score": -0.25},
+        {**sequence, "index": 1, "text": "a bar", "score": 0.0},
+    ]
+    beams = httpx2.Response(200, json=generation(outputs=outputs))
+    result = terminal.run("generate", "e2e", "x", steps=(beams,))
+    assert result.stdout == "-0.2500\ta pub\n0.0000\ta bar\n"
+
+
 def test_generate_for_the_bare_model_reads_stdin(terminal: Terminal) -> None:
     terminal.run("generate", "-", steps=(answer(),), stdin="two\nlines\n")
     assert sent_json(terminal.server.last) == {"input": "two\nlines"}
@@ -93,10 +136,29 @@ def test_generate_json_is_the_answer_of_the_wire(terminal: Terminal) -> None:
         "generate e2e x -p min_p",
         "generate e2e x -p min_p=oops",
         "generate e2e x -p version=1",
+        "generate e2e x -p compose=[]",
+        "generate e2e x -p decoder_input=1",
+        "generate e2e x --compose a",
+        "generate x --compose a@",
+        "generate x --compose a@b",
+        "generate x --compose a@²",
+        "generate x --ids",
+        "generate 5 --ids --decoder-input y",
+        "generate x --early-stopping yes",
         "generate e2e x --temperature warm",
         "generate e2e x --server localhost:8000",
         "generate e2e x --no-such-flag",
         "prefixes push e2e no-such-file",
+        "prefixes push e2e",
+        "prefixes push e2e --text no-such-file",
+        "prefixes push e2e --examples no-such-file",
+        "prefixes push e2e . --text pyproject.toml",
+        "prefixes push e2e --text pyproject.toml --examples pyproject.toml",
+        "prefixes push e2e --text pyproject.toml --task-index 1",
+        "prefixes push e2e --text pyproject.toml -p top_k",
+        "prefixes push e2e --examples pyproject.toml",
+        "prefixes compose both",
+        "prefixes compose both a@x",
         "prefixes activate e2e one",
         "no-such-command",
     ],
@@ -175,6 +237,78 @@ def test_push_uploads_and_names_the_version(terminal: Terminal, tmp_path: Path) 
     assert b'name="description"\r\n\r\na note' in sent
 
 
+def test_push_of_words(terminal: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("Be brief.\n\n", "utf-8")
+    created = httpx2.Response(201, json=version())
+    flags = ("--template", "Q: {input}", "-p", "top_k=1", "--no-activate", "--description", "d")
+    result = terminal.run("prefixes", "push", "e2e", "--text", str(path), *flags, steps=(created,))
+    assert result.exit_code == 0, result.output
+    assert sent_json(terminal.server.last) == {
+        "task_id": "e2e",
+        "text": "Be brief.\n",
+        "activate": False,
+        "description": "d",
+        "template": "Q: {input}",
+        "parameters": {"top_k": 1},
+    }
+
+
+def test_push_of_examples(terminal: Terminal, tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    path.write_text('{"input": "hot", "output": "cold"}\n\n{"output": "b", "input": "a"}\n')
+    created = httpx2.Response(201, json=version())
+    result = terminal.run("prefixes", "push", "e2e", "--examples", str(path), steps=(created,))
+    assert result.exit_code == 0, result.output
+    assert sent_json(terminal.server.last) == {
+        "task_id": "e2e",
+        "examples": [{"input": "hot", "output": "cold"}, {"input": "a", "output": "b"}],
+        "activate": True,
+    }
+
+
+@pytest.mark.parametrize(
+    "line", [b"x", b"[]", b'{"input": "a"}', b'{"input": "a", "output": "b", "c": 1}', b"\xff"]
+)
+def test_a_line_that_is_no_example_is_named(
+    terminal: Terminal, tmp_path: Path, line: bytes
+) -> None:
+    path = tmp_path / "examples.jsonl"
+    path.write_bytes(b'{"input": "hot", "output": "cold"}\n' + line)
+    result = terminal.run("prefixes", "push", "e2e", "--examples", str(path))
+    assert result.exit_code == 2
+    assert "line 2" in result.output or line == b"\xff"
+    assert terminal.server.requests == []
+
+
+def test_push_of_one_task_of_an_adapter(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_bytes(b"{}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"tensors")
+    flags = ("--task-index", "1", "--template", "{input}?", "-p", 'stop=["."]')
+    created = httpx2.Response(201, json=version())
+    result = terminal.run("prefixes", "push", "e2e", str(tmp_path), *flags, steps=(created,))
+    assert result.exit_code == 0, result.output
+    sent = terminal.server.last.content
+    for name, value in (("task_index", "1"), ("template", "{input}?")):
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in sent
+    assert b'name="parameters"\r\n\r\n{"stop": ["."]}\r\n' in sent
+
+
+def test_compose(terminal: Terminal) -> None:
+    created = httpx2.Response(201, json=version(2, task_id="both"))
+    line = "prefixes compose both a b@2 --description d --template {input}! -p top_k=1"
+    result = terminal.run(*line.split(), steps=(created,))
+    assert result.stdout.startswith("both version 2 sha256:")
+    assert sent_json(terminal.server.last) == {
+        "task_id": "both",
+        "compose": [{"task_id": "a"}, {"task_id": "b", "version": 2}],
+        "activate": True,
+        "description": "d",
+        "template": "{input}!",
+        "parameters": {"top_k": 1},
+    }
+
+
 def test_push_of_pickled_weights_is_refused_here(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "adapter.bin").write_bytes(b"\x80")
     result = terminal.run("prefixes", "push", "e2e", str(tmp_path / "adapter.bin"))
@@ -211,6 +345,61 @@ def test_show_prints_a_task_and_its_versions_as_they_are(terminal: Terminal) -> 
     assert result.stdout.startswith("e2e: version 1 is active\n")
     assert "[bold]:smile: & <b>" in result.stdout
     assert str(described["prefix_digest"]) in result.stdout
+
+
+def fields(output: str) -> dict[str, str]:
+    """The lines of the version shown in full."""
+    lines = output.partition("\n\n")[2].splitlines()[1:]
+    return {line[:16].strip(): line[16:].strip() for line in lines}
+
+
+def test_show_prints_the_active_version_in_full(terminal: Terminal) -> None:
+    part = {"task_id": "a", "version": 2, "digest": "sha256:1", "tokens": 4, "method": "TEXT"}
+    whole = version(
+        1,
+        method="COMPOSITION",
+        sites={"cross": 3, "decoder": 10},
+        bytes=1234567,
+        base_fingerprint="sha256:f",
+        parts=[part, part],
+        template="Q: {input}\nA:\x1b[2J",
+        parameters={"stop": ["\x9b"], "top_k": 1},
+    )
+    steps = (httpx2.Response(200, json=task() | {"active": whole}), page(whole))
+    result = terminal.run("prefixes", "show", "e2e", steps=steps)
+    found = fields(result.stdout)
+    assert found["method"] == "COMPOSITION"
+    assert found["tokens"] == "10 (cross 3, decoder 10)"
+    assert found["bytes"] == "1,234,567"
+    assert (found["base model"], found["base fingerprint"]) == ("-", "sha256:f")
+    assert found["part 2"] == "a@2  TEXT  4 tokens  sha256:1"
+    assert found["template"] == r"'Q: {input}\nA:\x1b[2J'"
+    assert found["defaults"] == r"stop=['\x9b'], top_k=1"
+
+
+def test_show_of_another_version(terminal: Terminal) -> None:
+    steps = (
+        httpx2.Response(200, json=task()),
+        httpx2.Response(200, json=version(2, method="TEXT")),
+        page(version(1), version(2, method="TEXT")),
+    )
+    result = terminal.run("prefixes", "show", "e2e", "--version", "2", steps=steps)
+    assert terminal.server.requests[1].url.path == "/prefixes/e2e/versions/2"
+    assert fields(result.stdout)["method"] == "TEXT"
+
+
+def test_show_of_a_task_that_serves_nothing(terminal: Terminal) -> None:
+    steps = (httpx2.Response(200, json=task(active=None)), page(version(1)))
+    result = terminal.run("prefixes", "show", "e2e", steps=steps)
+    assert result.stdout.startswith("e2e: version - is active\n")
+    assert fields(result.stdout) == {}
+
+
+def test_nothing_shown_is_obeyed_by_a_terminal(terminal: Terminal) -> None:
+    hostile = version(1, base_model="a\x1b[2Jb\u202e")
+    steps = (httpx2.Response(200, json=task() | {"active": hostile}), page(hostile))
+    result = terminal.run("prefixes", "show", "e2e", steps=steps)
+    assert fields(result.stdout)["base model"] == "a?[2Jb?"
 
 
 def test_show_json(terminal: Terminal) -> None:

@@ -21,7 +21,9 @@ MODEL = {
     "context": 128,
     "fingerprint": "sha256:" + "1" * 64,
     "methods": ["PREFIX_TUNING"],
-    "sites": {"decoder": {"layers": 2}},
+    "sites": {"decoder": {"layers": 2, "kv_heads": 1, "k_dim": 8, "v_dim": 8}},
+    "eos_token_ids": [0],
+    "decoder_start_token_id": 3,
 }
 
 
@@ -109,6 +111,8 @@ def test_model_describes_the_resident_model() -> None:
     server = ScriptedServer(httpx2.Response(200, json=MODEL))
     model = server.client().model()
     assert (model.id, model.context, model.methods) == ("tiny", 128, ("PREFIX_TUNING",))
+    assert (model.sites["decoder"].k_dim, model.eos_token_ids) == (8, (0,))
+    assert (model.decoder_start_token_id, model.bos_token_id) == (3, None)
 
 
 @pytest.mark.parametrize(

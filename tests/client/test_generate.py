@@ -45,6 +45,36 @@ def test_generate_sends_the_contract_and_reads_the_answer() -> None:
     assert answer.usage.generated_tokens == 3
 
 
+def test_a_composition_and_what_a_decoder_goes_on_with() -> None:
+    server = ScriptedServer(httpx2.Response(200, json=generation()))
+    server.client().generate(
+        None, "x", decoder_input=(5, 6), compose=["a", ("b", 2), ("c", None)], num_beams=4
+    )
+    assert sent_json(server.last) == {
+        "compose": [{"task_id": "a"}, {"task_id": "b", "version": 2}, {"task_id": "c"}],
+        "input": "x",
+        "decoder_input": [5, 6],
+        "parameters": {"num_beams": 4},
+    }
+
+
+def test_beams_come_with_their_scores() -> None:
+    sequence: dict[str, object] = {"token_ids": [5], "finish_reason": "eos", "text": "a"}
+    outputs = [{**sequence, "index": 0, "score": -0.5}, {**sequence, "index": 1, "score": -1}]
+    server = ScriptedServer(httpx2.Response(200, json=generation(outputs=outputs)))
+    answer = server.client().generate("e2e", "x", num_beams=2, num_return=2, early_stopping="never")
+    assert [output.score for output in answer.outputs] == [-0.5, -1]
+    assert sent_json(server.last)["parameters"]["early_stopping"] == "never"
+
+
+def test_many_rows_may_be_compositions() -> None:
+    server = ScriptedServer(echo_batch)
+    row = GenerateRequest(None, "x", compose=["a"], decoder_input="y")
+    server.client().generate_many([row])
+    body = {"compose": [{"task_id": "a"}], "input": "x", "decoder_input": "y"}
+    assert sent_json(server.last) == {"requests": [body]}
+
+
 def test_the_bare_model_takes_ids_and_may_answer_without_text() -> None:
     bare = generation(text=None, task_id=None, version=None, prefix_digest=None, prefixes=[])
     server = ScriptedServer(httpx2.Response(200, json=bare))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from email import message_from_bytes
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from client.scripted import ScriptedServer, refusal, sent_json, task, version
 
 from prefixmux import APIResponseError, Client, ConflictError, InvalidArgumentError, NotFoundError
+from prefixmux.requests import Example
 
 
 def parts(request: httpx2.Request) -> dict[str, bytes]:
@@ -58,6 +60,78 @@ def test_upload_of_a_native_file_claims_its_digest(native: Path) -> None:
         "file": b"native bytes",
     }
     assert (stored.version, stored.residency) == (1, "disk")
+
+
+def test_upload_with_what_requests_may_leave_out(adapter: Path) -> None:
+    server = ScriptedServer(created())
+    server.client().prefixes.upload(
+        "e2e",
+        adapter,
+        template="Q: {input}",
+        parameters={"stop": ["."], "seed": None},
+        task_index=0,
+    )
+    sent = parts(server.last)
+    assert sent["template"] == b"Q: {input}"
+    assert json.loads(sent["parameters"]) == {"stop": ["."]}
+    assert sent["task_index"] == b"0"
+
+
+def test_parameters_that_json_cannot_carry_are_refused_before_sending(native: Path) -> None:
+    server = ScriptedServer()
+    for value in (float("nan"), object()):
+        with pytest.raises(InvalidArgumentError):
+            server.client().prefixes.upload("e2e", native, parameters={"top_p": value})
+    assert server.requests == []
+
+
+def test_words_are_uploaded_as_json() -> None:
+    server = ScriptedServer(created(), created())
+    prefixes = server.client().prefixes
+    prefixes.upload_text("e2e", "Be brief.", activate=False, parameters={"top_k": 1, "seed": None})
+    assert (server.last.method, server.last.url.path) == ("POST", "/prefixes")
+    assert sent_json(server.last) == {
+        "task_id": "e2e",
+        "text": "Be brief.",
+        "activate": False,
+        "parameters": {"top_k": 1},
+    }
+    shown: list[Example] = [("hot", "cold"), {"input": "up", "output": "down"}]
+    prefixes.upload_text("e2e", examples=shown, template="{input} {output}", description="d")
+    assert sent_json(server.last) == {
+        "task_id": "e2e",
+        "examples": [{"input": "hot", "output": "cold"}, {"input": "up", "output": "down"}],
+        "activate": True,
+        "description": "d",
+        "template": "{input} {output}",
+    }
+
+
+def test_compose_names_its_parts_in_order() -> None:
+    server = ScriptedServer(created())
+    server.client().prefixes.compose("both", ["b", ("a", 2)], template="{input}!")
+    assert sent_json(server.last) == {
+        "task_id": "both",
+        "compose": [{"task_id": "b"}, {"task_id": "a", "version": 2}],
+        "activate": True,
+        "template": "{input}!",
+    }
+
+
+def test_an_upload_in_json_is_tried_again_when_the_server_was_busy() -> None:
+    busy = refusal(503, "engine_unavailable", headers={"retry-after": "0"})
+    server = ScriptedServer(busy, created())
+    server.client(max_retries=1).prefixes.upload_text("e2e", "x")
+    assert len(server.requests) == 2
+
+
+def test_a_version_tells_its_parts_and_defaults() -> None:
+    part = {"task_id": "a", "version": 1, "digest": "sha256:1", "tokens": 3, "method": "TEXT"}
+    body = version(parts=[part], template="{input}", parameters={"top_k": 1})
+    server = ScriptedServer(httpx2.Response(200, json=body))
+    found = server.client().prefixes.get_version("e2e", 1)
+    assert (found.parts[0].method, found.parts[0].tokens) == ("TEXT", 3)
+    assert (found.template, found.parameters) == ("{input}", {"top_k": 1})
 
 
 def test_upload_of_a_peft_folder_sends_its_two_files(adapter: Path) -> None:

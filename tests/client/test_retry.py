@@ -7,9 +7,9 @@ import pytest
 from client.scripted import ScriptedServer, generation, refusal, task
 
 from prefixmux import APIConnectionError, APIStatusError, PrefixmuxError, RateLimitError, calls
+from prefixmux.requests import GenerateRequest
 from prefixmux.retry import RetryPolicy
 from prefixmux.sender import Sender
-from prefixmux.types import GenerateRequest
 from prefixmux.wire import Target
 
 NOW = 1_700_000_000.0

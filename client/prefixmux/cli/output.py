@@ -39,11 +39,31 @@ def show_error(error: Exception, *, as_json: bool) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Cells are shown as they are: nothing in them is markup. None is a dash."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+        table.add_row(*map(_cell, row))
+    _print(table)
+
+
+def show_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """One a line, by name."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in fields:
+        table.add_row(name, _cell(value))
+    _print(table)
+
+
+def _cell(value: object) -> str:
+    """Shown as it is: nothing in it is markup, nor anything that a terminal obeys. None is a
+    dash."""
+    text = "-" if value is None else str(value)
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _print(table: Table) -> None:
     width = None if sys.stdout.isatty() else PIPE_WIDTH
     Console(width=width, markup=False, highlight=False, emoji=False).print(table)
