@@ -10,7 +10,9 @@ import pytest
 from api.conftest import Api, error_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from service.fakes import Script, native
 
+from prefixmux_server.engine.messages import BeamOutput, Submit
 from prefixmux_server.errors import STATUS_OF_CODE
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +24,21 @@ many = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
-NAMES = ["task_id", "version", "input", "parameters", "stream", "requests", "compose"]
+NAMES = [
+    "task_id",
+    "version",
+    "input",
+    "decoder_input",
+    "parameters",
+    "stream",
+    "requests",
+    "compose",
+    "text",
+    "examples",
+    "template",
+    "activate",
+    "description",
+]
 PARAMETERS = [
     "max_new_tokens",
     "min_new_tokens",
@@ -37,6 +53,12 @@ PARAMETERS = [
     "ignore_eos",
     "n",
     "logprobs",
+    "num_beams",
+    "num_return",
+    "length_penalty",
+    "early_stopping",
+    "no_repeat_ngram_size",
+    "beam_length_includes_prompt",
 ]
 scalars = (
     st.none()
@@ -52,12 +74,28 @@ values = st.recursive(
     max_leaves=8,
 )
 parameters = st.dictionaries(st.sampled_from(PARAMETERS), values, max_size=4)
+parts = st.lists(st.fixed_dictionaries({"task_id": st.just("e2e")}) | values, max_size=9)
 rows = st.fixed_dictionaries(
     {"input": st.text(min_size=1, max_size=8) | values},
     optional={
         "task_id": st.sampled_from(["e2e", "none"]) | values,
         "version": st.integers(1, 3) | values,
+        "compose": parts | values,
+        "decoder_input": st.text(max_size=8) | values,
         "parameters": parameters | values,
+    },
+)
+words = st.text(max_size=8) | st.sampled_from(["{input}", "{input} {output}\n"]) | values
+examples = st.lists(st.fixed_dictionaries({"input": words, "output": words}) | values, max_size=3)
+recipes = st.fixed_dictionaries(
+    {"task_id": st.sampled_from(["e2e", "new"]) | values},
+    optional={
+        "text": words,
+        "examples": examples | values,
+        "compose": parts | values,
+        "template": words,
+        "parameters": parameters | values,
+        "activate": st.booleans() | values,
     },
 )
 bodies = rows | st.dictionaries(st.sampled_from(NAMES), values, max_size=4) | values
@@ -68,7 +106,19 @@ paths = st.lists(
 ).map(lambda parts: "/./" + "/".join(quote(part, safe="") for part in parts))
 
 
+JSON = {"content-type": "application/json"}
+
+
+def found(submit: Submit) -> Script:
+    """As many sequences as were asked for."""
+    beams = submit.sampling.beams
+    if beams is None:
+        return Script(((1,),))
+    return Script((), "eos", beams=(BeamOutput((1,), -1.0, "eos"),) * beams.num_return)
+
+
 async def sane(api: Api, method: str, path: str, **sent: Any) -> None:
+    api.engine.reply = found
     answer = await api.client.request(method, path, **sent)
     assert answer.status_code < 500, answer.text
     if not answer.is_success:
@@ -81,6 +131,23 @@ async def sane(api: Api, method: str, path: str, **sent: Any) -> None:
 @given(body=bodies)
 async def test_generate(api: Api, body: Any) -> None:
     await sane(api, "POST", "/generate", content=json.dumps(body))
+
+
+@many
+@given(body=recipes | bodies)
+async def test_recipes(api: Api, body: Any) -> None:
+    await sane(api, "POST", "/prefixes", content=json.dumps(body), headers=JSON)
+
+
+@many
+@given(
+    query=st.dictionaries(
+        st.sampled_from(["template", "parameters", "activate"]),
+        words.map(json.dumps) | parameters.map(json.dumps) | st.text(),
+    )
+)
+async def test_put(api: Api, query: dict[str, str]) -> None:
+    await sane(api, "PUT", "/prefixes/e2e", params=query, content=native())
 
 
 @many
@@ -111,7 +178,17 @@ async def test_paths(api: Api, method: str, path: str, query: dict[str, str]) ->
 @many
 @given(
     fields=st.dictionaries(
-        st.sampled_from(["task_id", "activate", "description", "sha256", "task_index"]),
+        st.sampled_from(
+            [
+                "task_id",
+                "activate",
+                "description",
+                "sha256",
+                "task_index",
+                "template",
+                "parameters",
+            ]
+        ),
         st.text(st.characters(codec="utf-8"), max_size=12),
     ),
     files=st.dictionaries(

@@ -174,6 +174,16 @@ async def test_the_openapi_document_is_whole(api: Api) -> None:
         refused = statuses & set(operation["responses"])
         kinds = {references(operation["responses"][status]).pop() for status in refused}
         assert kinds <= {"ErrorBody", "Health"}
+    assert "$defs" not in json.dumps(document)
+    posted = operations["POST", "/prefixes"]["requestBody"]["content"]
+    assert set(posted) == {"multipart/form-data", "application/json"}
+    recipes = posted["application/json"]["schema"]["oneOf"]
+    assert [set(recipe["required"]) for recipe in recipes] == [
+        {"task_id", "text"},
+        {"task_id", "examples"},
+        {"task_id", "compose"},
+    ]
+    assert all(recipe["additionalProperties"] is False for recipe in recipes)
     body = document["components"]["schemas"]["GenerateBody"]
     assert body["examples"]
     assert body["additionalProperties"] is False
