@@ -1,144 +1,28 @@
-"""Both attention backends against the formula, over random ragged batches."""
+"""Both attention backends against the formula, over random ragged batches of causal rows."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
-from support.eager import eager
-from torch import Tensor
+from memory.ragged import Row, Shape, attend, bias_of, check, deal
 
-from prefixmux_server.attention.base import StepPlan
-from prefixmux_server.attention.gather import GatherPlan, TableRow
-from prefixmux_server.attention.rows import RowsPlan, SlabPlan, SlabRow
+from prefixmux_server.attention.rules import PLAIN, ScoreRules
 from prefixmux_server.memory.select import LayoutName
 
-LAYERS = 2
-GRAIN = 64
 HEADS = ((4, 4), (4, 2), (8, 2), (8, 1), (3, 1))
 WIDTHS = ((8, 8), (16, 8), (24, 40), (64, 64), (80, 80))
-TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
-
-
-@dataclass(frozen=True)
-class Row:
-    """`seen` cells are stored before the step, then `count` tokens run; 0: it sits this one out.
-
-    Stored and new keys, values and queries are drawn from `seed`, whatever the batch is.
-    """
-
-    seen: int
-    count: int
-    seed: int
-
-    @property
-    def length(self) -> int:
-        return self.seen + self.count
-
-
-@dataclass(frozen=True)
-class Shape:
-    heads: int
-    kv_heads: int
-    k_dim: int
-    v_dim: int
-    dtype: torch.dtype = torch.float32
-    scaling: float = 0.31
-
-
-@dataclass(frozen=True)
-class Content:
-    """Of one row and layer: `keys` `[length, H_kv, D_k]`, `query` `[H, count, D_k]`."""
-
-    query: Tensor
-    keys: Tensor
-    values: Tensor
-
-
-def content(row: Row, shape: Shape, layer: int) -> Content:
-    generator = torch.Generator().manual_seed(1000 * row.seed + layer)
-
-    def draw(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator).to(shape.dtype)
-
-    keys = draw(row.length, shape.kv_heads, shape.k_dim)
-    values = draw(row.length, shape.kv_heads, shape.v_dim)
-    return Content(draw(shape.heads, row.count, shape.k_dim), keys, values)
-
-
-def slabs_plan(rows: Sequence[Row], shape: Shape) -> StepPlan:
-    """Slabs by capacity; cells that a row does not own yet hold finite rubbish."""
-    by_cap: dict[int, list[tuple[int, Row]]] = {}
-    first = 0
-    for row in rows:
-        cap = max(1, -(-row.length // GRAIN)) * GRAIN
-        by_cap.setdefault(cap, []).append((first, row))
-        first += row.count
-    plans = []
-    for cap, members in by_cap.items():
-        stored = (LAYERS, len(members), shape.kv_heads, cap)
-        keys = torch.full((*stored, shape.k_dim), 7.0, dtype=shape.dtype)
-        values = torch.full((*stored, shape.v_dim), -5.0, dtype=shape.dtype)
-        for index, (_, row) in enumerate(members):
-            for layer in range(LAYERS):
-                kv = content(row, shape, layer)
-                keys[layer, index, :, : row.seen] = kv.keys[: row.seen].transpose(0, 1)
-                values[layer, index, :, : row.seen] = kv.values[: row.seen].transpose(0, 1)
-        running = [
-            SlabRow(index, ran := range(start, start + row.count), ran, row.length)
-            for index, (start, row) in enumerate(members)
-            if row.count
-        ]
-        if running:
-            plans.append(SlabPlan(keys, values, running))
-    return RowsPlan(plans)
-
-
-def gather_plan(rows: Sequence[Row], shape: Shape) -> StepPlan:
-    """One pool, slots dealt at random; what nobody owns is NaN, slot 0 is zero."""
-    order = list(range(1, sum(row.length for row in rows) + 20))
-    random.Random(0).shuffle(order)
-    stored = (LAYERS, len(order) + 1, shape.kv_heads)
-    keys = torch.full((*stored, shape.k_dim), float("nan"), dtype=shape.dtype)
-    values = torch.full((*stored, shape.v_dim), float("nan"), dtype=shape.dtype)
-    keys[:, 0], values[:, 0] = 0, 0
-    table, first = [], 0
-    for row in rows:
-        slots = torch.tensor([order.pop() for _ in range(row.length)], dtype=torch.long)
-        for layer in range(LAYERS):
-            kv = content(row, shape, layer)
-            keys[layer, slots[: row.seen]] = kv.keys[: row.seen]
-            values[layer, slots[: row.seen]] = kv.values[: row.seen]
-        if row.count:
-            tokens = range(first, first + row.count)
-            table.append(TableRow(tokens, tokens, slots))
-        first += row.count
-    return GatherPlan(keys, values, table)
-
-
-def attend(name: LayoutName, rows: Sequence[Row], shape: Shape) -> list[list[Tensor]]:
-    """By layer and running row: `[count, H, D_v]`."""
-    plan = slabs_plan(rows, shape) if name == "rows" else gather_plan(rows, shape)
-    running = [row for row in rows if row.count]
-    found = []
-    for layer in range(LAYERS):
-        parts = [content(row, shape, layer) for row in running]
-        fresh = [
-            (part.keys[-row.count :], part.values[-row.count :])
-            for part, row in zip(parts, running, strict=True)
-        ]
-        out = plan.attend(
-            layer,
-            torch.cat([part.query for part in parts], dim=1),
-            torch.cat([keys for keys, _ in fresh]).transpose(0, 1),
-            torch.cat([values for _, values in fresh]).transpose(0, 1),
-            shape.scaling,
-        )
-        found.append(list(torch.split(out, [row.count for row in running])))
-    return found
+RULES: dict[str, Callable[[int], ScoreRules]] = {
+    "window": lambda heads: ScoreRules(window=9),
+    "window of one": lambda heads: ScoreRules(window=1),
+    "softcap": lambda heads: ScoreRules(softcap=1.5),
+    "bias": lambda heads: ScoreRules(bias=bias_of(heads, 12)),
+    "softcap and window": lambda heads: ScoreRules(window=30, softcap=2.0),
+    "all": lambda heads: ScoreRules(window=17, softcap=1.5, bias=bias_of(heads, 40)),
+}
 
 
 def random_rows(seed: int) -> list[Row]:
@@ -151,18 +35,6 @@ def random_rows(seed: int) -> list[Row]:
     return rows if any(row.count for row in rows) else [*rows, Row(5, 1, 99)]
 
 
-def check(name: LayoutName, rows: Sequence[Row], shape: Shape) -> None:
-    running = [row for row in rows if row.count]
-    for layer, results in enumerate(attend(name, rows, shape)):
-        for row, found in zip(running, results, strict=True):
-            kv = content(row, shape, layer)
-            wanted = eager(kv.query, kv.keys, kv.values, shape.scaling)
-            assert found.dtype == shape.dtype
-            torch.testing.assert_close(
-                found.double(), wanted, atol=TOLERANCE[shape.dtype], rtol=TOLERANCE[shape.dtype]
-            )
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("heads", HEADS, ids=lambda h: f"{h[0]}over{h[1]}")
 @pytest.mark.parametrize("widths", WIDTHS, ids=lambda w: f"{w[0]}x{w[1]}")
@@ -171,32 +43,81 @@ def test_equals_the_formula(
 ) -> None:
     shape = Shape(*heads, *widths, dtype)
     for seed in range(2):
-        check(name, random_rows(sum(heads) + 10 * sum(widths) + seed), shape)
+        check(name, deal(random_rows(sum(heads) + 10 * sum(widths) + seed)), shape)
+
+
+def placed(rows: Sequence[Row], rng: random.Random) -> list[Row]:
+    """Of each row some cells have no position: a prefix, an infix, or none."""
+    found = []
+    for row in rows:
+        first = rng.choice([0, 0, rng.randrange(row.seen + 1)])
+        last = rng.randrange(first, row.seen + 1)
+        found.append(replace(row, outside=range(first, rng.choice([first, last]))))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("kind", RULES)
+def test_every_rule_of_a_layer(name: LayoutName, kind: str, dtype: torch.dtype) -> None:
+    """The other layer is plain, before it or after it."""
+    for seed, heads in enumerate(((4, 4), (6, 2), (3, 1))):
+        rng = random.Random(f"{kind} {seed}")
+        rules = (RULES[kind](heads[0]), PLAIN)
+        shape = Shape(*heads, 16, 8, dtype, rules=rules if seed % 2 else rules[::-1])
+        rows = random_rows(seed + 50)
+        check(name, deal(placed(rows, rng)), shape)
+
+
+@pytest.mark.parametrize("window", [1, 2, 64])
+def test_a_window_counts_positions_and_not_cells(name: LayoutName, window: int) -> None:
+    """Cells that have no position are seen from everywhere, and make no other one farther."""
+    rows = [Row(90, 1, 1, outside=range(40)), Row(0, 70, 2), Row(90, 5, 3, outside=range(30, 85))]
+    check(name, deal(rows), Shape(4, 2, 8, 8, rules=(ScoreRules(window=window), PLAIN)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "softcap", "all"])
+def test_a_row_that_is_not_finite_stays_alone(name: LayoutName, kind: str) -> None:
+    """Whether it runs or waits, in the same slab and in another."""
+    rule = PLAIN if kind == "plain" else RULES[kind](4)
+    shape = Shape(4, 2, 8, 8, rules=(rule, rule))
+    for ill in (Row(9, 0, 1), Row(9, 1, 1), Row(9, 5, 1), Row(100, 1, 1)):
+        rows = [Row(5, 1, 2), ill, Row(0, 7, 3), Row(60, 1, 4), Row(70, 1, 5)]
+        spoiled = [replace(row, ill=row is ill) for row in rows]
+        mixed, whole = attend(name, deal(spoiled), shape), attend(name, deal(rows), shape)
+        running = [row for row in rows if row.count]
+        for found, wanted in zip(mixed, whole, strict=True):
+            for row, one, other in zip(running, found, wanted, strict=True):
+                assert torch.equal(one, other) == (row is not ill)
+                assert bool(one.isnan().all()) == (row is ill)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(300))
 def test_equals_the_formula_in_many_batches(name: LayoutName, seed: int) -> None:
     rng = random.Random(seed)
-    shape = Shape(*rng.choice(HEADS), *rng.choice(WIDTHS), scaling=rng.uniform(0.05, 1.5))
-    check(name, random_rows(seed), shape)
+    heads = rng.choice(HEADS)
+    kinds: list[Callable[[int], ScoreRules]] = [lambda heads: PLAIN, *RULES.values()]
+    rules = (rng.choice(kinds)(heads[0]), rng.choice(kinds)(heads[0]))
+    widths = rng.choice(WIDTHS)
+    shape = Shape(*heads, *widths, scaling=rng.uniform(0.05, 1.5), rules=rules)
+    check(name, deal(placed(random_rows(seed), rng)), shape)
 
 
 @pytest.mark.parametrize("scaling", [1.0, 0.0, 0.125, -0.5])
 def test_scales_as_told(name: LayoutName, scaling: float) -> None:
-    check(name, random_rows(3), Shape(4, 2, 16, 16, scaling=scaling))
+    check(name, deal(random_rows(3)), Shape(4, 2, 16, 16, scaling=scaling))
 
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 300])
 def test_a_full_row_and_the_cell_after_it(name: LayoutName, length: int) -> None:
     """Lengths at the borders of a slab's capacity."""
     rows = [Row(length - 1, 1, 1), Row(0, length, 2), Row(length // 2, length - length // 2, 3)]
-    check(name, rows, Shape(4, 2, 8, 8))
+    check(name, deal(rows), Shape(4, 2, 8, 8))
 
 
 def test_very_large_scores(name: LayoutName) -> None:
     """Softmax subtracts the maximum first: no overflow where one key wins by thousands."""
-    check(name, random_rows(4), Shape(4, 2, 16, 16, scaling=2000.0))
+    check(name, deal(random_rows(4)), Shape(4, 2, 16, 16, scaling=2000.0))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -204,11 +125,11 @@ def test_a_decode_s_bits_do_not_depend_on_the_rows_beside_it(seed: int) -> None:
     """In one slab, whatever the others are and do."""
     shape, rng = Shape(8, 2, 16, 16), random.Random(seed)
     row = Row(rng.randrange(64), 1, 77)
-    alone = [layer[0] for layer in attend("rows", [row], shape)]
+    alone = [layer[0] for layer in attend("rows", deal([row]), shape)]
     for size in range(1, 10):
         others = [Row(rng.randrange(40), rng.choice([0, 1, 1, 9]), n) for n in range(size)]
         place = rng.randrange(size + 1)
-        mixed = attend("rows", [*others[:place], row, *others[place:]], shape)
+        mixed = attend("rows", deal([*others[:place], row, *others[place:]]), shape)
         index = sum(1 for other in others[:place] if other.count)
         for layer, expected in zip(mixed, alone, strict=True):
             assert torch.equal(layer[index], expected)
