@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedModel
 
 from prefixmux_server.attention.base import StepPlan
 from prefixmux_server.model.errors import UnsupportedModelError
@@ -54,6 +54,14 @@ class BoundStep:
     ) -> Tensor:
         site, layer = self.places[module]
         return self.plans[site].attend(layer, query, key, value, scaling)
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    """Set a registered attention in all parts: some have a copy of the config, which setting it in
+    the whole does not reach in every version of transformers."""
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(name)
 
 
 def register_attention() -> None:

@@ -24,7 +24,7 @@ from transformers.masking_utils import eager_mask
 
 from prefixmux_server.memory.prefix import CROSS, DECODER, ENCODER, PrefixKV
 from prefixmux_server.model.binding import Binding
-from prefixmux_server.model.interface import ATTENTION_NAME
+from prefixmux_server.model.interface import ATTENTION_NAME, use_attention
 from prefixmux_server.model.trial import Trial
 
 _REFERENCE_NAME = "prefixmux-reference"
@@ -78,11 +78,11 @@ def _seq2seq_logits(module: PreTrainedModel, binding: Binding, trial: Trial) -> 
 @contextmanager
 def own_attention(module: PreTrainedModel, name: str = "eager") -> Iterator[None]:
     """The model as transformers runs it, for a while."""
-    module.set_attn_implementation(name)
+    use_attention(module, name)
     try:
         yield
     finally:
-        module.set_attn_implementation(ATTENTION_NAME)
+        use_attention(module, ATTENTION_NAME)
 
 
 def _with_virtual(module: nn.Module, ids: Tensor, virtual: Tensor | None) -> Tensor | None:

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from prefixmux_server.model.errors import UnsupportedModelError
-from prefixmux_server.model.interface import ATTENTION_NAME
+from prefixmux_server.model.interface import ATTENTION_NAME, use_attention
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -40,7 +40,7 @@ def load_weights(folder: Path, device: torch.device, dtype: str) -> PreTrainedMo
         ) from error
     _check_complete(config, report["missing_keys"])
     # Only now: models that choose their attention when they are made know no name of ours.
-    module.set_attn_implementation(ATTENTION_NAME)
+    use_attention(module, ATTENTION_NAME)
     # GPT-2 compares every input with the padding id, which stalls the device; nothing is padded.
     module.config.pad_token_id = None
     module.requires_grad_(False)
