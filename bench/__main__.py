@@ -1,7 +1,11 @@
 """`python -m bench`: one command, one run, all peers interleaved, one table.
 
-python -m bench [--quick] [--only engine,peft-batched] [--sizes 1,8,32,64]
-                [--dtypes float32,bfloat16] [--repeats 3] [--threads 2] [--out DIR]
+python -m bench [--workload gpt2|bart|beams|methods] [--quick] [--only engine,peft-batched]
+                [--sizes 1,8,32] [--dtypes float32,bfloat16] [--repeats 3] [--threads 2]
+                [--out DIR]
+
+gpt2: a GPT-2; bart: a BART, whose encoder reads the prompt; beams: the BART with 5 beams per
+request; methods: decode steps of our engine on the GPT-2, by how prefixes were made.
 """
 
 from __future__ import annotations
@@ -20,14 +24,17 @@ from bench.measure import Measurement, measure
 from bench.neighbours import Neighbours
 from bench.peers.base import Bench
 from bench.report import Report
-from bench.roster import LABELS, peers
-from bench.workload import TINY, Workload
+from bench.roster import peers
+from bench.suites import SUITES, Suite
+from bench.workload import Workload
 
 
 @dataclass(frozen=True)
 class Plan:
     """What one run measures."""
 
+    name: str
+    suite: Suite
     workload: Workload
     peers: tuple[str, ...]
     sizes: tuple[int, ...]
@@ -54,7 +61,7 @@ def run(plan: Plan, folder: Path) -> Report:
     share = neighbours.share()
     noise = "unknown" if share is None else f"{share:.0%} of the CPUs"
     facts = {"workload": _words(plan), "used by other processes meanwhile": noise}
-    return Report({**describe(plan.threads), **facts}, measurements)
+    return Report(plan.suite, {**describe(plan.threads), **facts}, measurements)
 
 
 def _progress(found: Measurement) -> str:
@@ -63,37 +70,38 @@ def _progress(found: Measurement) -> str:
 
 
 def _words(plan: Plan) -> str:
-    work, shape = plan.workload, plan.workload.shape
-    lengths = f"{work.shortest_prefix}..{work.longest_prefix}"
-    return (
-        f"GPT-2 of {shape.layers} layers, width {shape.hidden}, vocabulary {shape.vocabulary}, "
-        f"random weights; {work.prompt_tokens} prompt tokens, {work.new_tokens} new tokens, "
-        f"greedy, EOS ignored; prefixes of {lengths} virtual tokens, resident "
-        f"({work.prefix_tokens(0)} where all are of one task); median of {plan.repeats}, "
-        "peers interleaved"
-    )
+    return f"{plan.name}: {plan.workload.words}; median of {plan.repeats}, peers interleaved"
 
 
 def _plan(arguments: Sequence[str] | None) -> tuple[Plan, Path | None]:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workload", choices=SUITES, default="gpt2")
     parser.add_argument("--quick", action="store_true", help="a tiny model: does it run at all")
-    parser.add_argument("--only", default=",".join(LABELS), help="peers, by name")
-    parser.add_argument("--sizes", help="requests in flight (default 1,8,32,64)")
-    parser.add_argument("--dtypes", help="default float32,bfloat16")
+    parser.add_argument("--only", help="peers, by name")
+    parser.add_argument("--sizes", help="requests in flight")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args(arguments)
-    unknown = set(given.only.split(",")) - set(LABELS)
+    suite = SUITES[given.workload]
+    only = suite.peers if given.only is None else given.only.split(",")
+    unknown = set(only) - set(suite.peers)
     if unknown:
-        parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(LABELS)}")
-    workload = Workload(TINY, prompt_tokens=5, new_tokens=6) if given.quick else Workload()
-    sizes = given.sizes or ("1,3" if given.quick else "1,8,32,64")
+        known = ", ".join(suite.peers)
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {known}")
+    usual = (1, 3) if given.quick else suite.sizes
     plan = Plan(
-        workload=workload,
-        peers=tuple(name for name in LABELS if name in given.only.split(",")),
-        sizes=tuple(int(size) for size in sizes.split(",")),
-        dtypes=tuple((given.dtypes or "float32,bfloat16").split(",")),
+        name=given.workload,
+        suite=suite,
+        workload=suite.quick if given.quick else suite.workload,
+        peers=tuple(name for name in suite.peers if name in only),
+        sizes=usual if given.sizes is None else tuple(map(int, given.sizes.split(","))),
+        dtypes=tuple(given.dtypes.split(",")),
         repeats=given.repeats or (1 if given.quick else 3),
         threads=given.threads,
     )
@@ -108,9 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> Report:
     print(report.markdown())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / f"{file_name()}.md").write_text(report.markdown() + "\n", encoding="utf-8")
+        stem = f"{file_name()}-{plan.name}"
+        (out / f"{stem}.md").write_text(report.markdown() + "\n", encoding="utf-8")
         content = json.dumps(report.json(), indent=1)
-        (out / f"{file_name()}.json").write_text(content + "\n", encoding="utf-8")
+        (out / f"{stem}.json").write_text(content + "\n", encoding="utf-8")
     return report
 
 

@@ -13,7 +13,8 @@ _WARM_UP_TOKENS = 3
 
 @dataclass(frozen=True)
 class Measurement:
-    """All runs of one peer at one size. Throughput is new tokens per second, prefill included."""
+    """All runs of one peer at one size. Throughput is new tokens per second; `first_use` as in
+    `Sample`."""
 
     dtype: str
     size: int
@@ -21,6 +22,7 @@ class Measurement:
     throughputs: tuple[float, ...]
     requests: int
     outputs: tuple[tuple[int, ...], ...]
+    first_use: float | None = None
 
     @property
     def throughput(self) -> float:
@@ -49,4 +51,7 @@ def measure(
                 samples[name].append(peers[name].run(size, new_tokens))
         for name, runs in samples.items():
             throughputs = tuple(run.tokens / run.seconds for run in runs)
-            yield Measurement(dtype, size, name, throughputs, runs[-1].requests, runs[-1].outputs)
+            last = runs[-1]
+            yield Measurement(
+                dtype, size, name, throughputs, last.requests, last.outputs, last.first_use
+            )

@@ -7,32 +7,7 @@ from dataclasses import asdict, dataclass
 
 from bench.measure import Measurement
 from bench.roster import LABELS
-
-
-@dataclass(frozen=True)
-class Target:
-    """`numerator` has to reach `at_least` times the throughput of `denominator`.
-
-    `dtype` and `size` None: wherever both were measured.
-    """
-
-    numerator: str
-    denominator: str
-    at_least: float
-    dtype: str | None = None
-    size: int | None = None
-
-
-TARGETS = (
-    Target("engine", "peft-single", 10, "bfloat16", 32),
-    Target("engine", "peft-batched", 1.5, "bfloat16", 32),
-    Target("engine", "peft-single", 6, "float32", 32),
-    Target("engine", "peft-batched", 1.2, "float32", 32),
-    Target("engine", "engine-one-task", 0.95),
-    Target("http", "engine", 0.9),
-    Target("engine", "transformers", 0.9, size=1),
-)
-_REFERENCES = ("peft-single", "peft-batched", "transformers", "engine-one-task", "limit")
+from bench.suites import Suite, Target
 
 
 @dataclass(frozen=True)
@@ -50,9 +25,12 @@ class Ratio:
 
 
 class Report:
-    """One run's measurements on one machine."""
+    """One run's measurements of one suite on one machine."""
 
-    def __init__(self, facts: Mapping[str, str], measurements: Sequence[Measurement]) -> None:
+    def __init__(
+        self, suite: Suite, facts: Mapping[str, str], measurements: Sequence[Measurement]
+    ) -> None:
+        self._suite = suite
         self._facts = facts
         self._measurements = measurements
         self._by_place = {(m.dtype, m.size, m.peer): m for m in measurements}
@@ -68,7 +46,7 @@ class Report:
 
     def targets(self) -> list[Ratio]:
         found = []
-        for target in TARGETS:
+        for target in self._suite.targets:
             for dtype in self._dtypes if target.dtype is None else [target.dtype]:
                 for size in self._sizes if target.size is None else [target.size]:
                     value = self.ratio(dtype, size, target.numerator, target.denominator)
@@ -110,18 +88,35 @@ class Report:
         yield from (f"- {key}: {value}" for key, value in self._facts.items())
 
     def _throughputs(self) -> Iterator[str]:
-        columns = " | ".join(f"N = {size}" for size in self._sizes)
         for dtype in self._dtypes:
-            yield f"\n## {dtype}: new tokens per second, prefill included (spread of the repeats)\n"
-            yield f"| | {columns} |\n|---|{'---:|' * len(self._sizes)}"
+            yield f"\n## {dtype}: {self._suite.unit} (spread of the repeats)\n"
+            yield self._columns("")
             for peer in self._peers:
                 cells = " | ".join(self._cell(dtype, size, peer) for size in self._sizes)
                 yield f"| {LABELS[peer]} | {cells} |"
-            yield f"\n| engine, N tasks, against | {columns} |\n|---|{'---:|' * len(self._sizes)}"
-            for other in [p for p in _REFERENCES if p in self._peers]:
-                values = [self.ratio(dtype, size, "engine", other) for size in self._sizes]
-                cells = " | ".join("" if v is None else f"{v:.2f}x" for v in values)
-                yield f"| {LABELS[other]} | {cells} |"
+            for subject in self._suite.subjects:
+                yield from self._comparisons(dtype, subject)
+            yield from self._first_uses(dtype)
+
+    def _columns(self, first: str) -> str:
+        columns = " | ".join(f"N = {size}" for size in self._sizes)
+        return f"| {first} | {columns} |\n|---|{'---:|' * len(self._sizes)}"
+
+    def _comparisons(self, dtype: str, subject: str) -> Iterator[str]:
+        yield f"\n{self._columns(f'{LABELS[subject]}, against')}"
+        for other in [p for p in self._suite.references if p in self._peers]:
+            values = [self.ratio(dtype, size, subject, other) for size in self._sizes]
+            cells = " | ".join("" if v is None else f"{v:.2f}x" for v in values)
+            yield f"| {LABELS[other]} | {cells} |"
+
+    def _first_uses(self, dtype: str) -> Iterator[str]:
+        """What each way to make a prefix costs once; the same at every size."""
+        found = [m for m in self._measurements if m.dtype == dtype and m.size == self._sizes[0]]
+        uses = [(LABELS[m.peer], m.first_use * 1e3) for m in found if m.first_use is not None]
+        if uses:
+            yield "\n| once per version, at its first use: reading, checks, compilation | ms |"
+            yield "|---|---:|"
+            yield from (f"| {label} | {milliseconds:.1f} |" for label, milliseconds in uses)
 
     def _cell(self, dtype: str, size: int, peer: str) -> str:
         found = self._by_place.get((dtype, size, peer))
@@ -139,13 +134,14 @@ class Report:
             )
 
     def _equality(self) -> Iterator[str]:
+        if not self._suite.equal:
+            return
         yield "\n## Requests with equal tokens\n"
         yield "Between implementations float32 has to agree; bfloat16 rounds too early for that.\n"
         yield "| dtype | N | | equal |\n|---|---:|---|---:|"
-        pairs = (("engine", "peft-single"), ("engine-one-task", "peft-batched"), ("http", "engine"))
         for dtype in self._dtypes:
             for size in self._sizes:
-                for ours, theirs in pairs:
+                for ours, theirs in self._suite.equal:
                     equal = self.equal_rows(dtype, size, ours, theirs)
                     if equal is not None:
                         yield f"| {dtype} | {size} | {ours}, {theirs} | {equal[0]} of {equal[1]} |"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +18,8 @@ from bench.peers.hugging_face import (
     PeftSingle,
 )
 from bench.peers.limit import Limit
+from bench.peers.methods import StepPeer, embedding_file, text_file
+from bench.workload import Workload
 
 # In the table's order; the text is what the table says.
 LABELS: Mapping[str, str] = {
@@ -28,6 +30,9 @@ LABELS: Mapping[str, str] = {
     "engine-one-task": "prefixmux engine, one task",
     "http": "prefixmux over HTTP, N tasks",
     "limit": "limit of this machine (computed)",
+    "steps-kv": "prefixmux engine, N tasks of KV prefixes",
+    "steps-embeddings": "prefixmux engine, N tasks of virtual tokens' embeddings",
+    "steps-text": "prefixmux engine, N tasks of texts",
 }
 
 
@@ -36,6 +41,23 @@ class _Workshop:
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
+        self._makers: Mapping[str, Callable[[], Peer]] = {
+            "peft-single": lambda: PeftSingle(self._hugging_face),
+            "peft-batched": lambda: PeftBatched(self._hugging_face),
+            "transformers": lambda: Bare(self._hugging_face),
+            "engine": lambda: EnginePeer(self._engine, self._adapters),
+            "engine-one-task": lambda: EnginePeer(
+                self._engine, self._adapters[:1] * len(self._adapters)
+            ),
+            "http": lambda: HttpPeer(replace(bench, store=bench.store / "http")),
+            "limit": lambda: Limit(bench),
+            "steps-kv": lambda: StepPeer(self._engine, self._adapters),
+            "steps-embeddings": lambda: StepPeer(self._engine, self._files(embedding_file)),
+            "steps-text": lambda: StepPeer(self._engine, self._files(text_file)),
+        }
+
+    def make(self, name: str) -> Peer:
+        return self._makers[name]()
 
     @cached_property
     def _hugging_face(self) -> HuggingFaceModel:
@@ -45,18 +67,13 @@ class _Workshop:
     def _engine(self) -> OurEngine:
         return OurEngine(replace(self._bench, store=self._bench.store / "engine"))
 
-    def make(self, name: str) -> Peer:
-        if name == "peft-single":
-            return PeftSingle(self._hugging_face)
-        if name == "peft-batched":
-            return PeftBatched(self._hugging_face)
-        if name == "transformers":
-            return Bare(self._hugging_face)
-        if name in ("engine", "engine-one-task"):
-            return EnginePeer(self._engine, one_task=name == "engine-one-task")
-        if name == "http":
-            return HttpPeer(replace(self._bench, store=self._bench.store / "http"))
-        return Limit(self._bench)
+    @cached_property
+    def _adapters(self) -> list[str]:
+        return self._engine.put_adapters(self._bench.artefacts, self._bench.largest)
+
+    def _files(self, make: Callable[[Workload, int], bytes]) -> list[str]:
+        tasks = range(self._bench.largest)
+        return [self._engine.put(make(self._bench.workload, task)) for task in tasks]
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Where a decode step of our engine spends its time.
 
-    python -m bench.step_profile [--sizes 1,8,32,64] [--dtypes float32,bfloat16] [--threads 2]
+    python -m bench.step_profile [--workload gpt2|bart|beams] [--sizes 1,8,32,64]
+                                 [--dtypes float32,bfloat16] [--threads 2]
 
 The step's length is taken by the clock, without a profiler; the pieces are the profiler's own time
 per operator over other steps of the same run. "Python and the rest" is what is left: Python, the
-operators' overhead, and whatever no piece is named for.
+operators' overhead, and whatever no piece is named for. "Until all decode" is the time from the
+first prompt to the end of the last step that still had one in it: prefill, or the encoder.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from bench.artefacts import make_artefacts
 from bench.peers.base import Bench
 from bench.peers.engine import OurEngine
-from bench.workload import GPT2_SMALL, TINY, Workload
+from bench.suites import SUITES
+from prefixmux_server.engine.messages import StepOutput
 
 _STEPS = 16
 _PIECES: Mapping[str, tuple[str, ...]] = {
@@ -42,6 +45,7 @@ _LINEAR = ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm", "aten::linear
 class StepProfile:
     """Milliseconds per decode step; `other` is what no piece is named for, by operator."""
 
+    begin_ms: float
     step_ms: float
     pieces: Mapping[str, float]
     other: Mapping[str, float]
@@ -51,17 +55,19 @@ class StepProfile:
         return self.step_ms - sum(self.pieces.values())
 
 
-def profile_steps(engine: OurEngine, requests: int, vocabulary: int) -> StepProfile:
-    """Admits `requests` of different tasks, decodes, times some steps and profiles others."""
-    engine.submit(requests, 3 * _STEPS, one_task=False)
+def profile_steps(engine: OurEngine, digests: Sequence[str], vocabulary: int) -> StepProfile:
+    """Admits a request for each, decodes, times some steps and profiles others."""
+    engine.submit(digests, 3 * _STEPS)
     outputs: dict[str, list[int]] = {}
-    while len(outputs) < requests or min(map(len, outputs.values())) < _STEPS // 2:
-        engine.step(outputs)
+    started = time.perf_counter()
+    while _begins(engine.step(outputs), len(digests)):
+        pass
+    begin_ms = (time.perf_counter() - started) * 1e3
     step_ms = median(_timed_step(engine, outputs) for _ in range(_STEPS)) * 1e3
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         for _ in range(_STEPS):
             engine.step(outputs)
-    while engine.engine.has_work:
+    while engine.has_work:
         engine.step(outputs)
     pieces: dict[str, float] = dict.fromkeys(("linears", "head", *_PIECES), 0.0)
     other: dict[str, float] = {}
@@ -70,7 +76,14 @@ def profile_steps(engine: OurEngine, requests: int, vocabulary: int) -> StepProf
         table = other if piece is None else pieces
         name = piece or event.key
         table[name] = table.get(name, 0.0) + event.self_cpu_time_total / 1e3 / _STEPS
-    return StepProfile(step_ms, pieces, other)
+    return StepProfile(begin_ms, step_ms, pieces, other)
+
+
+def _begins(output: StepOutput | None, requests: int) -> bool:
+    """Whether some request has still not run its whole prompt."""
+    record = None if output is None else output.record
+    rows = () if record is None else record.rows
+    return len(rows) < requests or any(row.phase == "prefill" for row in rows)
 
 
 def _timed_step(engine: OurEngine, outputs: dict[str, list[int]]) -> float:
@@ -92,6 +105,7 @@ def _print(dtype: str, profiles: Mapping[int, StepProfile]) -> None:
     rows = {name: [p.pieces[name] for p in profiles.values()] for name in ("linears", "head")}
     rows |= {name: [p.pieces[name] for p in profiles.values()] for name in _PIECES}
     rows["Python and the rest"] = [p.rest_ms for p in profiles.values()]
+    rows["until all decode"] = [p.begin_ms for p in profiles.values()]
     rows["**step**"] = [p.step_ms for p in profiles.values()]
     for name, values in rows.items():
         print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
@@ -102,23 +116,28 @@ def _print(dtype: str, profiles: Mapping[int, StepProfile]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.step_profile", description=__doc__)
+    parser.add_argument("--workload", choices=("gpt2", "bart", "beams"), default="gpt2")
     parser.add_argument("--quick", action="store_true", help="a tiny model: does it run at all")
     parser.add_argument("--sizes", default="1,8,32,64")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     given = parser.parse_args(arguments)
     sizes = [int(size) for size in given.sizes.split(",")]
-    workload = Workload(TINY if given.quick else GPT2_SMALL)
+    suite = SUITES[given.workload]
+    workload = suite.quick if given.quick else suite.workload
     for dtype in given.dtypes.split(","):
         with tempfile.TemporaryDirectory(prefix="prefixmux-bench-") as name:
             folder = Path(name)
             artefacts = make_artefacts(workload, max(sizes), folder)
             bench = Bench(workload, artefacts, dtype, given.threads, max(sizes), folder / "store")
             engine = OurEngine(bench)
+            digests = engine.put_adapters(artefacts, max(sizes))
+            vocabulary = workload.shape.vocabulary
             with torch.inference_mode():
-                vocabulary = workload.shape.vocabulary
-                _print(dtype, {n: profile_steps(engine, n, vocabulary) for n in sizes})
-            engine.engine.close()
+                profile_steps(engine, digests, vocabulary)  # so that prefixes are resident
+                found = {n: profile_steps(engine, digests[:n], vocabulary) for n in sizes}
+            _print(dtype, found)
+            engine.close()
 
 
 if __name__ == "__main__":

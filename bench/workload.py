@@ -9,47 +9,32 @@ import math
 from dataclasses import dataclass
 from random import Random
 
+from bench.shapes import ModelShape
+
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """Sizes of a GPT-2: the head width is `hidden / heads`."""
-
-    layers: int
-    heads: int
-    hidden: int
-    vocabulary: int
-    context: int
-
-    @property
-    def dense_parameters(self) -> int:
-        """Weights that every token is multiplied with, the output head not counted."""
-        return self.layers * 12 * self.hidden**2
-
-    @property
-    def head_parameters(self) -> int:
-        return self.hidden * self.vocabulary
-
-    @property
-    def kv_values(self) -> int:
-        """Numbers that one token leaves in the KV cache."""
-        return self.layers * 2 * self.hidden
-
-
-GPT2_SMALL = ModelShape(layers=12, heads=12, hidden=768, vocabulary=50257, context=1024)
-TINY = ModelShape(layers=2, heads=2, hidden=32, vocabulary=211, context=512)
-
-
-@dataclass(frozen=True)
 class Workload:
-    """Request i asks task i, with `prompt_tokens` random tokens, for `new_tokens` greedy ones."""
+    """Request i asks task i, with `prompt_tokens` random tokens, for `new_tokens` ones past any
+    EOS: the greedy ones, or the best of `beams` beams."""
 
-    shape: ModelShape = GPT2_SMALL
+    shape: ModelShape
     prompt_tokens: int = 64
     new_tokens: int = 64
     shortest_prefix: int = 10
     longest_prefix: int = 200
+    beams: int = 1
+
+    @property
+    def words(self) -> str:
+        choice = "greedy" if self.beams == 1 else f"the best of {self.beams} beams"
+        return (
+            f"{self.shape.words}, random weights; {self.prompt_tokens} prompt tokens, "
+            f"{self.new_tokens} new tokens, {choice}, EOS ignored; prefixes of "
+            f"{self.shortest_prefix}..{self.longest_prefix} virtual tokens, resident "
+            f"({self.prefix_tokens(0)} where all are of one task)"
+        )
 
     def prefix_tokens(self, task: int) -> int:
         """Spread evenly; task 0 has the mean length, and any number of first tasks about it."""
@@ -57,8 +42,15 @@ class Workload:
         return self.shortest_prefix + round(spread * math.modf(0.5 + task * _GOLDEN)[0])
 
     def prompt(self, request: int) -> list[int]:
-        random = Random(request)
-        return [random.randrange(3, self.shape.vocabulary) for _ in range(self.prompt_tokens)]
+        return self._tokens(Random(request), self.prompt_tokens)
+
+    def prefix_text(self, task: int) -> list[int]:
+        """Token ids of a text that is as long as the task's prefix."""
+        return self._tokens(Random(f"text {task}"), self.prefix_tokens(task))
+
+    def _tokens(self, random: Random, count: int) -> list[int]:
+        """None of the special ones, which come first."""
+        return [random.randrange(3, self.shape.vocabulary) for _ in range(count)]
 
 
 def task_id(task: int) -> str:

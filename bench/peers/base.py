@@ -21,19 +21,28 @@ class Bench:
     largest: int
     store: Path
 
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that our server is given."""
+        return max(64, self.largest * self.workload.beams)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: `tokens` new tokens in `seconds`, from the first prompt to the last token.
+    """One run: `tokens` new tokens in `seconds`, from the first prompt to the last token, or in
+    all those decode steps that had every request in them, where a peer measures steps.
 
     `requests` may be fewer than asked for, where a peer's speed does not depend on their number.
     `outputs` are their new tokens, in order; empty where a peer computes a limit, not tokens.
+    `first_use` is how many seconds longer the first request of a task takes than a later one,
+    where a peer looks at that.
     """
 
     tokens: int
     seconds: float
     requests: int
     outputs: tuple[tuple[int, ...], ...]
+    first_use: float | None = None
 
 
 class Peer(Protocol):

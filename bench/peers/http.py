@@ -32,7 +32,11 @@ class HttpPeer:
             raise
 
     def run(self, requests: int, new_tokens: int) -> Sample:
-        parameters = {"max_new_tokens": new_tokens, "ignore_eos": True}
+        parameters = {
+            "max_new_tokens": new_tokens,
+            "ignore_eos": True,
+            "num_beams": self._workload.beams,
+        }
         asked = [
             GenerateRequest(task_id(i), self._workload.prompt(i), parameters=parameters)
             for i in range(requests)
@@ -52,7 +56,7 @@ class HttpPeer:
 def _start(bench: Bench) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "prefixmux.cli", "serve", str(bench.artefacts.model)]
     command += ["--store", str(bench.store), "--port", "0", "--device", "cpu"]
-    command += ["--dtype", bench.dtype, "--max-batch-rows", str(max(64, bench.largest))]
+    command += ["--dtype", bench.dtype, "--max-batch-rows", str(bench.rows)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads)}
     log = (bench.store.parent / "http.log").open("wb")
     with log:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from bench.peers.base import Bench, Sample
 from bench.workload import task_id
@@ -21,14 +21,14 @@ SINGLE_REQUESTS = 4
 
 
 class HuggingFaceModel:
-    """transformers' model with the first tasks' adapters loaded, decoding greedily past EOS."""
+    """transformers' model with the first tasks' adapters loaded, decoding past EOS."""
 
     def __init__(self, bench: Bench) -> None:
         torch.set_num_threads(bench.threads)
         self.workload = bench.workload
-        base = AutoModelForCausalLM.from_pretrained(
-            bench.artefacts.model, dtype=getattr(torch, bench.dtype)
-        ).eval()
+        kind = AutoModelForSeq2SeqLM if self.workload.shape.encodes else AutoModelForCausalLM
+        dtype = getattr(torch, bench.dtype)
+        base = kind.from_pretrained(bench.artefacts.model, dtype=dtype).eval()
         base.generation_config.eos_token_id = None
         base.generation_config.pad_token_id = 0
         folders = [bench.artefacts.adapter(task) for task in range(min(4, bench.largest))]
@@ -40,19 +40,23 @@ class HuggingFaceModel:
     def bare(self) -> Any:
         return self.peft.get_base_model()
 
-    def prompts(self, first: int, count: int) -> Tensor:
-        return torch.tensor([self.workload.prompt(i) for i in range(first, first + count)])
+    def run(self, model: Any, first: int, count: int, new_tokens: int) -> list[tuple[int, ...]]:
+        """New tokens of `count` requests from `first` on, in one batch of `model`."""
+        prompts = [self.workload.prompt(i) for i in range(first, first + count)]
+        return generate(model, torch.tensor(prompts), new_tokens, self.workload.beams)
 
 
 @torch.inference_mode()
-def generate(model: Any, ids: Tensor, new_tokens: int) -> list[tuple[int, ...]]:
+def generate(model: Any, ids: Tensor, new_tokens: int, beams: int) -> list[tuple[int, ...]]:
+    """What comes before the new tokens, prompt or start token, is cut off."""
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=new_tokens,
+        num_beams=beams,
         do_sample=False,
     )
-    return [tuple(row) for row in output[:, ids.shape[1] :].tolist()]
+    return [tuple(row) for row in output[:, -new_tokens:].tolist()]
 
 
 def timed(started: float, outputs: list[tuple[int, ...]]) -> Sample:
@@ -71,7 +75,7 @@ class PeftSingle:
         started = time.perf_counter()
         for request in range(min(requests, SINGLE_REQUESTS)):
             self._model.peft.set_adapter(task_id(request))
-            outputs += generate(self._model.peft, self._model.prompts(request, 1), new_tokens)
+            outputs += self._model.run(self._model.peft, request, 1, new_tokens)
         return timed(started, outputs)
 
     def close(self) -> None:
@@ -87,8 +91,7 @@ class PeftBatched:
     def run(self, requests: int, new_tokens: int) -> Sample:
         started = time.perf_counter()
         self._model.peft.set_adapter(task_id(0))
-        ids = self._model.prompts(0, requests)
-        return timed(started, generate(self._model.peft, ids, new_tokens))
+        return timed(started, self._model.run(self._model.peft, 0, requests, new_tokens))
 
     def close(self) -> None:
         """As in `PeftSingle`."""
@@ -102,8 +105,7 @@ class Bare:
 
     def run(self, requests: int, new_tokens: int) -> Sample:
         started = time.perf_counter()
-        ids = self._model.prompts(0, requests)
-        return timed(started, generate(self._model.bare, ids, new_tokens))
+        return timed(started, self._model.run(self._model.bare, 0, requests, new_tokens))
 
     def close(self) -> None:
         """As in `PeftSingle`."""

@@ -2,7 +2,8 @@
 
 A decode step reads every weight and the KV of every row once, and multiplies every weight with
 every row; it lasts at least as long as the slower of the weights' reading and the multiplying,
-plus the KV's reading. Nothing else is counted: no attention arithmetic, sampling or Python.
+plus the KV's reading. Beams of one request share the KV of what they have in common, prefix and
+prompt. Nothing else is counted: no attention arithmetic, sampling or Python.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Limit:
         self._rows = torch.randn(_GEMM_ROWS, _GEMM_INPUTS).to(self._dtype)
 
     def run(self, requests: int, new_tokens: int) -> Sample:
-        seconds = self._prefill_seconds(requests) + self._decode_seconds(requests, new_tokens - 1)
+        # A decoder-only model's first token comes with the prompt, another's with a step.
+        steps = new_tokens if self._workload.shape.encodes else new_tokens - 1
+        seconds = self._prefill_seconds(requests) + self._decode_seconds(requests, steps)
         return Sample(requests * new_tokens, seconds, requests, ())
 
     def bandwidth(self) -> float:
@@ -54,16 +57,17 @@ class Limit:
 
     def _prefill_seconds(self, requests: int) -> float:
         shape = self._workload.shape
-        dense = shape.dense_parameters * self._workload.prompt_tokens + shape.head_parameters
-        return 2 * requests * dense / self.gemm_rate()
+        dense = shape.dense_parameters * self._workload.prompt_tokens
+        head = 0 if shape.encodes else shape.head_parameters
+        return 2 * requests * (dense + head) / self.gemm_rate()
 
     def _decode_seconds(self, requests: int, steps: int) -> float:
-        shape, size = self._workload.shape, self._dtype.itemsize
+        shape, size, beams = self._workload.shape, self._dtype.itemsize, self._workload.beams
         bandwidth, weights = self.bandwidth(), shape.dense_parameters + shape.head_parameters
-        length = self._workload.prompt_tokens + steps / 2
-        seen = sum(self._workload.prefix_tokens(i) + length for i in range(requests))
+        own = self._workload.prompt_tokens + beams * steps / 2
+        seen = sum(self._workload.prefix_tokens(i) + own for i in range(requests))
         reading = weights * size / bandwidth
-        multiplying = 2 * requests * weights / self.gemm_rate()
+        multiplying = 2 * requests * beams * weights / self.gemm_rate()
         return steps * (max(reading, multiplying) + seen * shape.kv_values * size / bandwidth)
 
     def close(self) -> None:

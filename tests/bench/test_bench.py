@@ -15,15 +15,22 @@ from bench.__main__ import main
 from bench.measure import Measurement, measure
 from bench.neighbours import Neighbours
 from bench.peers.base import Sample
-from bench.report import TARGETS, Report
+from bench.report import Report
 from bench.roster import LABELS
-from bench.workload import Workload
+from bench.step_profile import main as profile
+from bench.suites import SUITES
 
 
 def measured(
     peer: str, *throughputs: float, dtype: str = "bfloat16", size: int = 32
 ) -> Measurement:
     return Measurement(dtype, size, peer, throughputs, size, ((1, 2), (3, 4)))
+
+
+def quick(workload: str) -> list[str]:
+    """The process's own number of threads stays as it is."""
+    threads = str(torch.get_num_threads())
+    return ["--workload", workload, "--quick", "--dtypes", "float32", "--threads", threads]
 
 
 class Scripted:
@@ -54,6 +61,7 @@ def test_rounds_are_interleaved_in_turning_order_after_a_warm_up() -> None:
 
 def test_ratios_and_targets_follow_from_medians() -> None:
     report = Report(
+        SUITES["gpt2"],
         {"CPU": "any"},
         [
             measured("engine", 500, 450, 600),
@@ -75,18 +83,22 @@ def test_equal_rows_compare_only_what_both_answered() -> None:
     ours = measured("engine", 1)
     theirs = Measurement("bfloat16", 32, "peft-single", (1,), 1, ((1, 2),))
     limit = Measurement("bfloat16", 32, "limit", (1,), 1, ())
-    report = Report({}, [ours, theirs, limit])
+    report = Report(SUITES["gpt2"], {}, [ours, theirs, limit])
     assert report.equal_rows("bfloat16", 32, "engine", "peft-single") == (1, 1)
     assert report.equal_rows("bfloat16", 32, "engine", "limit") is None
 
 
-def test_every_target_names_known_peers() -> None:
-    assert {name for t in TARGETS for name in (t.numerator, t.denominator)} <= set(LABELS)
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_speaks_of_peers_that_it_has(name: str) -> None:
+    suite = SUITES[name]
+    named = {peer for t in suite.targets for peer in (t.numerator, t.denominator)}
+    named |= {*suite.subjects, *suite.references, *(peer for pair in suite.equal for peer in pair)}
+    assert named <= set(suite.peers) <= set(LABELS)
 
 
 @pytest.mark.parametrize("count", [1, 8, 32, 64])
 def test_prefix_lengths_spread_evenly_about_the_single_tasks_length(count: int) -> None:
-    workload = Workload()
+    workload = SUITES["gpt2"].workload
     lengths = [workload.prefix_tokens(task) for task in range(count)]
     assert all(10 <= length <= 200 for length in lengths)
     assert sum(lengths) / count == pytest.approx(lengths[0], rel=0.1)
@@ -94,20 +106,41 @@ def test_prefix_lengths_spread_evenly_about_the_single_tasks_length(count: int) 
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's own use of transformers
+@pytest.mark.parametrize("name", ["gpt2", "bart", "beams"])
 def test_a_quick_run_of_all_peers_in_this_process_gives_equal_tokens(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peers = "peft-single,peft-batched,transformers,engine,engine-one-task,limit"
-    threads = torch.get_num_threads()
-    arguments = ["--quick", "--dtypes", "float32", "--threads", str(threads), "--only", peers]
-    report = main([*arguments, "--out", str(tmp_path)])
+    report = main([*quick(name), "--only", peers, "--out", str(tmp_path)])
     assert report.equal_rows("float32", 3, "engine", "peft-single") == (3, 3)
     assert report.equal_rows("float32", 3, "engine-one-task", "peft-batched") == (3, 3)
-    assert "| float32 | 3 | engine / engine-one-task |" in capsys.readouterr().out
+    assert "| prefixmux engine, N tasks, against | N = 1 | N = 3 |" in capsys.readouterr().out
     assert {m["peer"] for m in json.loads(json.dumps(report.json()))["measurements"]} == set(
         peers.split(",")
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_quick_run_of_all_methods_measures_steps_and_first_uses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = main(quick("methods"))
+    compared = {(r.target.numerator, r.size) for r in report.targets()}
+    assert compared == {(p, n) for p in ("steps-embeddings", "steps-text") for n in (1, 3)}
+    page = capsys.readouterr().out
+    assert page.count("once per version") == 1
+    for label in (LABELS[peer] for peer in SUITES["methods"].peers):
+        assert f"| {label} |" in page.partition("once per version")[2]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bart", "beams"])
+def test_a_quick_profile_names_the_parts_of_a_step(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile([*quick(name), "--sizes", "2"])
+    page = capsys.readouterr().out
+    assert "| | N = 2 |" in page
+    assert "| until all decode |" in page
 
 
 def test_neighbours_are_those_who_are_not_ours() -> None:
