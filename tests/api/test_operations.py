@@ -186,6 +186,8 @@ async def test_the_openapi_document_is_whole(api: Api) -> None:
     assert all(recipe["additionalProperties"] is False for recipe in recipes)
     body = document["components"]["schemas"]["GenerateBody"]
     assert body["examples"]
+    text, tokens = body["properties"]["input"]["anyOf"]
+    assert (text["minLength"], tokens["minItems"]) == (1, 1)
     assert body["additionalProperties"] is False
 
 

@@ -17,6 +17,7 @@ from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.upload_schemas import RECIPES
 from prefixmux_server.api.uploads import posted_upload, raw_upload
+from prefixmux_server.api.values import TASK_ID
 from prefixmux_server.service.views import TaskPage, TaskView, VersionPage, VersionView
 
 PUT_REFUSALS = errors(403, 412, 413, 415, 422, 500, 503, 507)
@@ -31,7 +32,7 @@ FORM = {
     "type": "object",
     "required": ["task_id"],
     "properties": {
-        "task_id": {"type": "string", "example": "e2e"},
+        "task_id": {"type": "string", "pattern": TASK_ID, "example": "e2e"},
         "file": {"type": "string", "format": "binary", "description": "A native file."},
         "adapter_config": {"type": "string", "format": "binary", "description": "PEFT's."},
         "adapter_model": {"type": "string", "format": "binary", "description": "PEFT's."},

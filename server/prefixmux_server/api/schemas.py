@@ -21,6 +21,8 @@ MAX_PARTS = 8
 
 def _prompt(value: object) -> object:
     """Before the types are looked at, which would give each bad id an error of its own."""
+    if value in ("", []):
+        raise PydanticCustomError("too_short", "This must not be empty")
     if isinstance(value, str):
         return value
     if not isinstance(value, list) or not all(type(id) is int for id in value):
@@ -38,7 +40,10 @@ class PartBody(Strict):
         return PartName(self.task_id, self.version)
 
 
-Tokens = Annotated[Text | list[int], Field(min_length=1), BeforeValidator(_prompt)]
+NotEmpty = Field(min_length=1)
+Tokens = Annotated[
+    Annotated[Text, NotEmpty] | Annotated[list[int], NotEmpty], BeforeValidator(_prompt)
+]
 Parts = Annotated[list[PartBody], Field(min_length=1, max_length=MAX_PARTS)]
 
 
