@@ -65,8 +65,9 @@ class _Place:
     end: int
 
 
-def read(data: bytes, allowed: frozenset[str], *, may_be_bare: bool = False) -> Container:
-    """Checks everything but the tensors' values; `allowed` are the tensor names that may occur.
+def read(data: bytes, allowed: frozenset[str] | None, *, may_be_bare: bool = False) -> Container:
+    """Checks everything but the tensors' values; `allowed` are the tensor names that may occur,
+    None: any.
 
     Raises `UnsafeFormat` or `InvalidPrefix`. A file without tensors is `empty`, unless it may be
     bare and has metadata.
@@ -76,7 +77,7 @@ def read(data: bytes, allowed: frozenset[str], *, may_be_bare: bool = False) -> 
     metadata = header.pop("__metadata__", {})
     if not header and not (may_be_bare and metadata):
         raise InvalidPrefix("empty", "The file holds no tensors.")
-    if not header.keys() <= allowed:
+    if allowed is not None and not header.keys() <= allowed:
         names = ", ".join(sorted(allowed))
         raise InvalidPrefix("names", f"The file may hold only these tensors: {names}.")
     tensors: dict[str, RawTensor] = {}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefixmux.cli import generate, prefixes, serve
+from prefixmux.cli import convert, generate, prefixes, serve
 
 
 def build_app() -> typer.Typer:
@@ -21,6 +21,7 @@ def build_app() -> typer.Typer:
     app.callback()(_options)
     app.command("serve")(serve.serve)
     app.command("generate")(generate.generate)
+    app.command("convert")(convert.convert)
     app.add_typer(prefixes.build_app(), name="prefixes")
     return app
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prefixmux_store import strict_json
+from prefixmux_store.convert.config_files import MAX_TEXT, load_object, plain, size
 from prefixmux_store.errors import InvalidPrefix, UnsupportedMethod
 from prefixmux_store.meta import EMBEDDING_METHODS
 
-MAX_CONFIG_BYTES = 64 * 1024
-
+NAME = "adapter_config"
 KV_METHODS = frozenset({"PREFIX_TUNING", "CARTRIDGE"})
 _TASK_TYPES = {"causal": (None, "CAUSAL_LM"), "seq2seq": ("SEQ_2_SEQ_LM",)}
 # What PEFT fills in for null: prompts for the encoder and the decoder, of which generation uses
 # the encoder's, or keys and values that it doubles, of which the decoder gets half.
 _SUBMODULES = {"causal": 1, "seq2seq": 2}
-# Together, even if every character is escaped, these fit into a native file's metadata.
-_MAX_NAME = 200
 _MAX_VERSION = 40
 
 
@@ -35,18 +32,13 @@ class PeftConfig:
 
     def size(self, key: str) -> int:
         """A number that the method needs. Raises `InvalidPrefix`."""
-        value = self._content.get(key)
-        if type(value) is not int or value < 0:
-            raise InvalidPrefix("metadata", f"adapter_config needs a positive integer as {key}.")
-        if value == 0:
-            raise InvalidPrefix("empty", f"adapter_config says {key} is 0.")
-        return value
+        return size(self._content, key, NAME)
 
 
 def read_config(raw: bytes, family: str) -> PeftConfig:
     """Raises `InvalidPrefix`; `UnsupportedMethod` for adapters that models of the family are not
     served with."""
-    content = load_object(raw, "adapter_config")
+    content = load_object(raw, NAME)
     method = content.get("peft_type")
     if not isinstance(method, str):
         raise InvalidPrefix("metadata", "adapter_config has no peft_type.")
@@ -57,26 +49,6 @@ def read_config(raw: bytes, family: str) -> PeftConfig:
         raise UnsupportedMethod("Adapters with modules_to_save are not supported.")
     submodules = _submodules(method, content.get("num_transformer_submodules"), family)
     return PeftConfig(method, submodules, _provenance(content), content)
-
-
-def load_object(raw: bytes, name: str) -> dict[str, object]:
-    """A JSON object of a config file called `name`. Raises `InvalidPrefix`."""
-    if len(raw) > MAX_CONFIG_BYTES:
-        raise InvalidPrefix("metadata", f"{name} exceeds {MAX_CONFIG_BYTES} bytes.")
-    try:
-        content = strict_json.loads(raw)
-    except strict_json.DuplicateKeyError:
-        raise InvalidPrefix("duplicate", f"{name} names a key twice.") from None
-    except ValueError:
-        raise InvalidPrefix("metadata", f"{name} is not valid JSON.") from None
-    if not isinstance(content, dict):
-        raise InvalidPrefix("metadata", f"{name} is not a JSON object.")
-    return content
-
-
-def plain(value: object, size: int = _MAX_NAME) -> str:
-    """Text from the config, short and printable."""
-    return "".join(char if char.isprintable() else "?" for char in str(value)[:size])
 
 
 def _check_task(method: str, task: object, family: str) -> None:
@@ -101,12 +73,12 @@ def _submodules(method: str, value: object, family: str) -> int:
 
 
 def _provenance(content: Mapping[str, object]) -> dict[str, str]:
-    """For people to read; never compared."""
+    """For people to read; never compared. Fits into a native file, even if all is escaped."""
     known = {
-        "base_model": (content.get("base_model_name_or_path"), _MAX_NAME),
+        "base_model": (content.get("base_model_name_or_path"), MAX_TEXT),
         "peft_version": (content.get("peft_version"), _MAX_VERSION),
     }
     texts = {
-        key: plain(value, size) for key, (value, size) in known.items() if isinstance(value, str)
+        key: plain(value, most) for key, (value, most) in known.items() if isinstance(value, str)
     }
     return {"source": "peft", **texts}
