@@ -55,7 +55,7 @@ def searches(draw: st.DrawFn) -> SamplingParams:
 
 
 prompts = st.lists(st.integers(3, WORDS - 1), min_size=1, max_size=6).map(tuple)
-biases = st.sampled_from([-4.0, 0.0, 2.0, 4.0, 7.0])
+biases = st.sampled_from([-4.0, 1.0, 2.0, 3.0, 4.0, 6.0])
 
 
 def check(found: tuple[BeamOutput, ...], expected: list[tuple[tuple[int, ...], float]]) -> None:
@@ -64,7 +64,7 @@ def check(found: tuple[BeamOutput, ...], expected: list[tuple[tuple[int, ...], f
     assert [output.score for output in found] == pytest.approx(scores, rel=1e-5, abs=1e-5)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(which=st.integers(0, 3), params=searches(), prompt=prompts, bias=biases)
 def test_equal_to_transformers(
     models: list[BeamModel], which: int, params: SamplingParams, prompt: Tokens, bias: float

@@ -46,7 +46,8 @@ class BeamModel:
     module: PhiForCausalLM
 
     @classmethod
-    def make(cls, vocabulary: int, *, seed: int, scale: float = 3.0) -> BeamModel:
+    def make(cls, vocabulary: int, *, seed: int, scale: float = 25.0) -> BeamModel:
+        """`scale` makes logits differ by a few units: else the shortest answer always wins."""
         torch.manual_seed(seed)
         config = PhiConfig(
             vocab_size=vocabulary,
