@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,7 +33,10 @@ def load_torch(path: Path) -> Mapping[str, Array]:
     holds more than tensors, `InvalidPrefix` for what is no checkpoint."""
     torch = _torch()
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What it would say of strange pickles is said below.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UnsafeFormat(
             f"{path.name} holds more than tensors, or none; it was not run."
