@@ -98,11 +98,13 @@ class KVMemory:
 
     def fits(self, prefixes: Sequence[PrefixKV], needs: RowNeeds) -> bool:
         """Whether such a request fits into the empty memory: if not, it never will."""
-        tokens = sum(kv.tokens(DECODER) for kv in prefixes)
+        # Where rows share a prefix it is there once, however often a row names it.
+        held = {kv.key: kv for kv in prefixes}.values() if self.shares_prefixes else prefixes
+        tokens = sum(kv.tokens(DECODER) for kv in held)
         forks, shared = needs.rows - 1, needs.shared
         if not self._decoder.fits(tokens, needs.own, forks=forks, shared=shared):
             return False
-        crossing = sum(kv.tokens(CROSS) for kv in prefixes)
+        crossing = sum(kv.tokens(CROSS) for kv in held)
         return self._cross is None or self._cross.fits(crossing, needs.encoded)
 
     def place(self, kv: PrefixKV) -> PlacedPrefix | None:
