@@ -102,13 +102,3 @@ def test_a_row_that_is_not_finite_stays_alone(ill: int) -> None:
             own = slice(row.first, row.first + row.count)
             assert torch.equal(found[own], wanted[own]) == (index != ill)
             assert bool(found[own].isnan().all()) == (index == ill)
-
-
-def test_a_prefix_is_where_the_model_is() -> None:
-    """Prefixes lie in host memory; an encoder may compute elsewhere."""
-    rows = [EncoderRow(0, 4, [torch.zeros(LAYERS, 2, 3, 2, 8)]), EncoderRow(4, 2)]
-    query, kv = torch.zeros(4, 6, 8, device="meta"), torch.zeros(2, 6, 8, device="meta")
-    for rule in (PLAIN, ScoreRules(window=3)):
-        found = EncoderPlan(rows, (rule, rule)).attend(1, query, kv, kv, 1.0)
-        assert found.shape == (6, 4, 8)
-        assert found.device.type == "meta"

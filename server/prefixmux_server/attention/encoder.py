@@ -46,10 +46,10 @@ class EncoderPlan:
         out = query.new_empty(query.shape[1], query.shape[0], value.shape[2])
         for index, row in enumerate(self._rows):
             own = slice(row.first, row.first + row.count)
-            # Prefixes lie in host memory.
-            before = [prefix[layer].to(key.device, non_blocking=True) for prefix in row.prefixes]
-            keys = torch.cat([*(kv[0].transpose(0, 1) for kv in before), key[:, own]], 1)
-            values = torch.cat([*(kv[1].transpose(0, 1) for kv in before), value[:, own]], 1)
+            keys = torch.cat([*(p[layer, 0].transpose(0, 1) for p in row.prefixes), key[:, own]], 1)
+            values = torch.cat(
+                [*(p[layer, 1].transpose(0, 1) for p in row.prefixes), value[:, own]], 1
+            )
             mask = self._mask(index, rule, query)
             found = attend_block(rule, query[None, :, own], keys[None], values[None], mask, scaling)
             out[own] = found[0].transpose(0, 1)
