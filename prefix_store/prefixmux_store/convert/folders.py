@@ -15,12 +15,13 @@ from prefixmux_store.convert.export import to_peft
 from prefixmux_store.convert.model_config import read_shape
 from prefixmux_store.convert.peft import from_peft
 from prefixmux_store.convert.peft_shape import shape_of_adapter
-from prefixmux_store.errors import InvalidRequest
+from prefixmux_store.errors import InvalidRequest, UnsafeFormat
 from prefixmux_store.format import PrefixFile, parse
 from prefixmux_store.validate import ModelShape, check_model
 
 Kind = Literal["peft", "li-liang", "adapterhub", "native"]
 PEFT_CONFIG, PEFT_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PEFT_PICKLE = "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def detect(source: Path) -> Kind:
 def _read(source: Path, kind: Kind, shape: ModelShape | None, task_index: int | None) -> bytes:
     if kind == "peft":
         config, weights = source / PEFT_CONFIG, source / PEFT_WEIGHTS
+        if (source / PEFT_PICKLE).is_file() and not weights.is_file():
+            raise UnsafeFormat(f"{PEFT_PICKLE} is a pickle: save it again, as safetensors.")
         raw = config.read_bytes()
         return from_peft(raw, weights.read_bytes(), shape or shape_of_adapter(raw), task_index)
     if task_index is not None:
