@@ -1,0 +1,115 @@
+"""One family under test: a tiny model, a store of its prefixes, and questions with their truths."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract.families import FAMILIES, Family
+from contract.pieces import COMMON, DECODER_ONLY, ENCODER_DECODER, INFIXES, Maker, random_ids
+from support.engines import TENANT
+from support.models import load_folder, save_tiny
+from support.native import native_file
+from support.slow import Asked, Piece, Said, Slow
+from support.stored import upload
+
+from prefixmux_server.engine.messages import Submit
+from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.model.load import LoadedModel
+from prefixmux_store.store import PrefixStore
+
+TOKENS = 8
+_PROMPTS = ((1, 1), (3, 2), (14, 1))
+"""Tokens before and after an infix; of an encoder's input, and of a decoder's start."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One prompt behind a mixture of prefixes, named, and what it must be answered."""
+
+    mixture: tuple[str, ...]
+    asked: Asked
+    said: Said
+
+    @property
+    def name(self) -> str:
+        return f"{'+'.join(self.mixture) or 'bare'}/{len(self.asked.input_ids)}"
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        return (*self.asked.input_ids, *self.asked.decoder_ids)
+
+
+@dataclass(frozen=True)
+class Ward:
+    """Prefixes and their digests by name; `root` is the folder of the store that holds them."""
+
+    family: Family
+    loaded: LoadedModel
+    slow: Slow
+    root: Path
+    pieces: Mapping[str, Piece]
+    digests: Mapping[str, str]
+    questions: Sequence[Question]
+
+    def bytes_of(self, name: str) -> int:
+        """What a prefix takes in memory, once it is compiled."""
+        piece = self.pieces[name]
+        inputs = len(piece.token_ids) if piece.embeddings is None else len(piece.embeddings)
+        if inputs and not piece.sites and not self.slow.model.seq2seq:
+            return inputs * self.loaded.spec.bytes_per_token(self.loaded.module.dtype)
+        tensors = [*piece.sites.values(), piece.embeddings]
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    def submit(self, question: Question, suffix: str = "", **sampling: Any) -> Submit:
+        sampling = {"max_new_tokens": TOKENS, "ignore_eos": True, **sampling}
+        return Submit(
+            id=f"{question.name}{suffix}",
+            tenant=TENANT,
+            prefixes=tuple(self.digests[name] for name in question.mixture),
+            input_ids=question.asked.input_ids,
+            decoder_ids=question.asked.decoder_ids,
+            sampling=SamplingParams(**sampling),
+        )
+
+
+def make_ward(name: str, root: Path) -> Ward:
+    family = FAMILIES[name]
+    folder = save_tiny(family.config(), root / "model")
+    loaded, slow = load_folder(folder), Slow(folder)
+    pieces = Maker(slow).pieces()
+    with PrefixStore.open(root / "store") as store:
+        digests = {
+            piece: upload(store, loaded, piece, native_file(content))
+            for piece, content in pieces.items()
+        }
+    return Ward(family, loaded, slow, root / "store", pieces, digests, _questions(slow, pieces))
+
+
+def _questions(slow: Slow, pieces: Mapping[str, Piece]) -> list[Question]:
+    """Every mixture twice, with prompts of two lengths."""
+    rng = random.Random(0)
+    own = ENCODER_DECODER if slow.model.seq2seq else DECODER_ONLY
+    questions = []
+    for mixture in (*COMMON, *own):
+        for lengths in rng.sample(_PROMPTS, 2):
+            asked = _asked(slow, [pieces[name] for name in mixture], *lengths)
+            if not slow.model.seq2seq and not any(name in INFIXES for name in mixture):
+                asked = _joined(asked)
+            questions.append(Question(mixture, asked, slow.greedy(asked)))
+    return questions
+
+
+def _asked(slow: Slow, pieces: Sequence[Piece], before: int, after: int) -> Asked:
+    given = random_ids(after, seed=after)
+    start = (2, *given[1:]) if slow.model.seq2seq else given
+    return Asked(random_ids(before, seed=before), TOKENS, tuple(pieces), start)
+
+
+def _joined(asked: Asked) -> Asked:
+    """The same tokens where no infix divides them."""
+    whole = (*asked.input_ids, *asked.decoder_ids)
+    return Asked(whole, asked.max_new_tokens, asked.pieces)
