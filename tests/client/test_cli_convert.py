@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +234,20 @@ def test_without_the_store_s_libraries_it_says_what_to_install(tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 2
     assert "pip install 'prefixmux[server]'" in done.stderr
+
+
+def test_the_examples_of_the_guide_run(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parent.parent.parent
+    guide = (root / "docs" / "converting.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", guide, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 2
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(blocks)],
+        cwd=root,
+        env={**os.environ, "OUT": str(tmp_path), "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "MULTITASK_PROMPT_TUNING" in done.stdout
