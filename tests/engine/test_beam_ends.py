@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
-from support.beam_models import Tokens, search
+from support.beam_models import Logits, Tokens, search
 
 from prefixmux_server.engine.beams import BeamSearch, BeamStep, NonFiniteLogits
-from prefixmux_server.engine.params import BeamParams, SamplingParams
+from prefixmux_server.engine.params import BeamParams, EarlyStopping, SamplingParams
 
 EOS = frozenset({2})
 WORDS = 23
 
 
-def fixed(*rows: Sequence[float]) -> Callable[[Sequence[Tokens]], torch.Tensor]:
+def fixed(*rows: Sequence[float]) -> Logits:
     """The same logits for every beam; row n for the n-th new token, the last one ever after."""
 
     def logits_of(sequences: Sequence[Tokens]) -> torch.Tensor:
@@ -23,6 +23,11 @@ def fixed(*rows: Sequence[float]) -> Callable[[Sequence[Tokens]], torch.Tensor]:
         return torch.tensor([row] * len(sequences))
 
     return logits_of
+
+
+def looked_up(table: torch.Tensor) -> Logits:
+    """Row n for what follows token n."""
+    return lambda sequences: table[[tokens[-1] for tokens in sequences]]
 
 
 def test_why_a_sequence_is_complete() -> None:
@@ -122,13 +127,27 @@ def test_the_two_rules_differ() -> None:
     table[4, [2, 6]] = torch.tensor([0.0, 0.4])
     table[6, [2, 6]] = torch.tensor([0.0, 0.4])
 
-    def logits_of(sequences: Sequence[Tokens]) -> torch.Tensor:
-        return table[[tokens[-1] for tokens in sequences]]
-
     def best(*, includes: bool) -> Tokens:
         beams = BeamParams(num_beams=4, length_includes_prompt=includes)
         params = SamplingParams(max_new_tokens=9, beams=beams)
-        return search(logits_of, params, (3,) * 30 + (4,), EOS)[0].token_ids
+        return search(looked_up(table), params, (3,) * 30 + (4,), EOS)[0].token_ids
 
     assert best(includes=True) == (2,)
     assert best(includes=False) == (6,) * 9
+
+
+def test_only_beams_that_still_run_give_hope() -> None:
+    """The best candidate of the second step ends; the best that goes on cannot beat (2,) yet."""
+    table = torch.full((WORDS, WORDS), -9.0)
+    table[3, [4, 2]] = torch.tensor([-0.15, -2.0])
+    table[4] = -14.0
+    table[4, [2, 6]] = torch.tensor([0.0, -9.0])
+    table[6, 2] = 9.0
+
+    def answers(early: EarlyStopping) -> list[Tokens]:
+        beams = BeamParams(2, length_penalty=2.0, early_stopping=early, num_return=2)
+        params = SamplingParams(max_new_tokens=3, beams=beams)
+        return [output.token_ids for output in search(looked_up(table), params, (3,), EOS)]
+
+    assert answers("no") == [(4, 2), (2,)]
+    assert answers("never") == [(4, 2), (4, 6, 2)]
