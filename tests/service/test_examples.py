@@ -4,6 +4,8 @@ import pytest
 
 from prefixmux_server.errors import InvalidRequest
 from prefixmux_server.service.examples import Demonstration, Example, demonstrate
+from prefixmux_server.service.template import MAX_CHARACTERS
+from prefixmux_store.errors import InvalidPrefix
 
 PAIRS = [Example("one", "1"), Example("{output} two", "{input} 2")]
 
@@ -47,3 +49,13 @@ def test_templates_that_no_answer_can_follow(template: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         demonstrate(PAIRS, template)
     assert caught.value.param == "template"
+
+
+def test_examples_grow_no_text_that_could_never_be_stored() -> None:
+    template = "{input}" * 1000 + "{output}"
+    with pytest.raises(InvalidPrefix) as caught:
+        demonstrate([Example("x" * (MAX_CHARACTERS // 1000), "")], template)
+    assert (caught.value.reason, caught.value.param) == ("too_long", "examples")
+    many = [Example("x", "y")] * MAX_CHARACTERS
+    with pytest.raises(InvalidPrefix):
+        demonstrate(many, None)

@@ -10,10 +10,11 @@ from service.fakes import EOS, INFO, MODEL, SEQ2SEQ, START, VOCABULARY, ids
 from tokenizers import Tokenizer, processors
 
 from prefixmux_server.engine.messages import ModelInfo, TokenizerInfo
-from prefixmux_server.errors import InvalidRequest, TokenizerUnavailable
+from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnavailable
 from prefixmux_server.service.prompt import Prompt, check_ids, prompt_of
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.target import Target
+from prefixmux_server.service.template import MAX_CHARACTERS
 from prefixmux_server.service.text import TextCodec
 from prefixmux_store.types import Defaults, Part
 
@@ -82,6 +83,13 @@ def test_special_tokens_that_a_text_spells_out_are_its_own() -> None:
 def test_a_template_is_replaced_and_nothing_else(template: str, text: str) -> None:
     prompt = made(MODEL, target("PREFIX_TUNING", template=template), input="{x} {input}")
     assert prompt.input_ids == CODEC.encode(text)
+
+
+def test_a_template_grows_no_text_that_could_never_be_served() -> None:
+    at = target("PREFIX_TUNING", template="{input}" * 1000)
+    with pytest.raises(PromptTooLong) as caught:
+        made(MODEL, at, input="x" * (MAX_CHARACTERS // 1000))
+    assert caught.value.param == "input"
 
 
 def test_a_decoder_begins_with_its_start_token() -> None:

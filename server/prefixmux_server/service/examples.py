@@ -1,19 +1,21 @@
-"""In-context examples as one text, and what a version has to store for requests to continue it.
-
-Owns the template's two places, `{input}` and `{output}`; it is no format language.
-"""
+"""In-context examples as one text, and what a version has to store for requests to continue it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefixmux_server.errors import InvalidRequest
+from prefixmux_server.service.template import (
+    MAX_CHARACTERS,
+    OUTPUT,
+    PLACES,
+    fill,
+    filled_size,
+)
 from prefixmux_store.checks import INPUT
+from prefixmux_store.errors import InvalidPrefix
 
-OUTPUT = "{output}"
-PLACES = re.compile(r"\{(input|output)\}")
 USUAL_TEMPLATE = f"{INPUT}\n{OUTPUT}\n\n"
 MAX_STOP_BYTES = 256
 
@@ -24,6 +26,11 @@ class Example:
 
     input: str
     output: str
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """By the place where each stands."""
+        return {INPUT: self.input, OUTPUT: self.output}
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,8 @@ class Demonstration:
     stop: str
 
 
-def demonstrate(examples: Iterable[Example], template: str | None) -> Demonstration:
-    """Raises `InvalidRequest` for a template that no answer could follow."""
+def demonstrate(examples: Sequence[Example], template: str | None) -> Demonstration:
+    """Raises `InvalidRequest` for a template that no answer could follow, `InvalidPrefix` too_long."""
     shape = USUAL_TEMPLATE if template is None else template
     before, place, after = shape.partition(OUTPUT)
     if not place or INPUT not in before or PLACES.search(after):
@@ -50,12 +57,12 @@ def demonstrate(examples: Iterable[Example], template: str | None) -> Demonstrat
             f"What follows {OUTPUT} ends an answer and has at most {MAX_STOP_BYTES} bytes.",
             param="template",
         )
-    text = "".join(_rendered(shape, example) for example in examples)
+    if sum(filled_size(shape, example.texts) for example in examples) > MAX_CHARACTERS:
+        raise InvalidPrefix(
+            "too_long",
+            f"The examples make a text of more than {MAX_CHARACTERS} characters; send fewer.",
+            param="examples",
+        )
+    text = "".join(fill(shape, example.texts) for example in examples)
     # A space there would be a token of its own; in the examples it begins the answer's first.
     return Demonstration(text, before.rstrip(" "), after)
-
-
-def _rendered(template: str, example: Example) -> str:
-    """In one pass: what an example says is never a place."""
-    texts = {"input": example.input, "output": example.output}
-    return PLACES.sub(lambda place: texts[place[1]], template)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefixmux_server.engine.messages import ModelInfo
-from prefixmux_server.errors import InvalidRequest, TokenizerUnavailable
+from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnavailable
 from prefixmux_server.service.request import GenerationRequest, TokenInput
 from prefixmux_server.service.target import Target
+from prefixmux_server.service.template import MAX_CHARACTERS, fill, filled_size
 from prefixmux_server.service.text import TextCodec
 from prefixmux_store.checks import INPUT
 
@@ -28,7 +29,8 @@ class Prompt:
 def prompt_of(
     request: GenerationRequest, target: Target, codec: TextCodec | None, model: ModelInfo
 ) -> Prompt:
-    """Raises `InvalidRequest`, `TokenizerUnavailable`; their `param` names the field."""
+    """Raises `InvalidRequest`, `TokenizerUnavailable`, `PromptTooLong` for a text beyond any
+    model; their `param` names the field."""
     input_ids = _input_ids(request.input, target, codec)
     check_ids(input_ids, model, "input")
     given = _decoder_input(request.decoder_input, target, codec, model)
@@ -56,10 +58,21 @@ def begins_decoder(model: ModelInfo) -> tuple[int, ...]:
 def _input_ids(given: TokenInput, target: Target, codec: TextCodec | None) -> tuple[int, ...]:
     if not isinstance(given, str):
         return given
-    template = target.defaults.template
-    text = given if template is None else template.replace(INPUT, given)
     codec = _needed(codec, "input")
+    text = _filled(target.defaults.template, given)
     return codec.following(text) if target.has_text else codec.encode(text)
+
+
+def _filled(template: str | None, given: str) -> str:
+    if template is None:
+        return given
+    if filled_size(template, {INPUT: given}) > MAX_CHARACTERS:
+        raise PromptTooLong(
+            f"The task's template and the input make a text of more than {MAX_CHARACTERS}"
+            " characters.",
+            param="input",
+        )
+    return fill(template, {INPUT: given})
 
 
 def _decoder_input(
