@@ -44,7 +44,8 @@ class Demonstration:
 
 
 def demonstrate(examples: Sequence[Example], template: str | None) -> Demonstration:
-    """Raises `InvalidRequest` for a template that no answer could follow, `InvalidPrefix` too_long."""
+    """Raises `InvalidRequest` for a template that no answer could follow, `InvalidPrefix` for a
+    text beyond any model."""
     shape = USUAL_TEMPLATE if template is None else template
     before, place, after = shape.partition(OUTPUT)
     if not place or INPUT not in before or PLACES.search(after):
