@@ -1,4 +1,4 @@
-"""Attention as the formula says: one query, one head at a time, in float64."""
+"""Attention as the formula says: one row, one head at a time, in float64."""
 
 from __future__ import annotations
 
@@ -29,32 +29,47 @@ def eager(
     """
     heads, count, _ = query.shape
     total, kv_heads, width = values.shape
+    hidden = _hidden(rule, count, total, positions, causal=causal)
     out = torch.zeros(count, heads, width, dtype=torch.float64)
     for head in range(heads):
         shared = head // (heads // kv_heads)
-        for token in range(count):
-            seen = total - count + token + 1 if causal else total
-            scores = keys[:seen, shared].double() @ query[head, token].double() * scaling
-            if rule.softcap is not None:
-                scores = rule.softcap * torch.tanh(scores / rule.softcap)
-            if rule.positional:
-                place = positions[total - count + token]
-                assert place is not None, "a query has a position"
-                scores = scores + _offsets(rule, head, place, positions[:seen])
-            out[token, head] = scores.softmax(0) @ values[:seen, shared].double()
+        scores = query[head].double() @ keys[:, shared].double().T * scaling
+        if rule.softcap is not None:
+            scores = rule.softcap * torch.tanh(scores / rule.softcap)
+        if rule.bias is not None:
+            scores = scores + _biases(rule.bias.table[head], count, positions)
+        weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+        out[:, head] = weights @ values[:, shared].double()
     return out
 
 
-def _offsets(rule: ScoreRules, head: int, place: int, keys: Sequence[int | None]) -> Tensor:
-    """What is added to the scores of one query at `place`, key by key."""
-    known = torch.tensor([key is not None for key in keys])
-    apart = torch.tensor([0 if key is None else key - place for key in keys])
-    added = torch.zeros(len(keys), dtype=torch.float64)
-    if rule.bias is not None:
-        table = rule.bias.table[head].double()
-        middle = len(table) // 2
-        nearest = torch.tensor([max(-middle, min(middle, d)) for d in apart.tolist()])
-        added[known] = table[middle + nearest[known]]
-    if rule.window is not None:
-        added[known & (-apart >= rule.window)] = -math.inf
-    return added
+def _hidden(
+    rule: ScoreRules, count: int, total: int, positions: Sequence[int | None], *, causal: bool
+) -> Tensor:
+    """`[n, m]`: what a query must not see, as it comes later or is too long ago."""
+    first = total - count
+    hidden = torch.zeros(count, total, dtype=torch.bool)
+    for token in range(count):
+        if causal:
+            hidden[token, first + token + 1 :] = True
+        if rule.window is not None:
+            asking = positions[first + token]
+            assert asking is not None, "a query has a position"
+            near = [place is None or asking - place < rule.window for place in positions]
+            hidden[token] |= ~torch.tensor(near)
+    return hidden
+
+
+def _biases(table: Tensor, count: int, positions: Sequence[int | None]) -> Tensor:
+    """`[n, m]`: what one head adds by distance; nothing where there is none."""
+    reach, known = len(table) // 2, table.double().tolist()
+    rows = [
+        [
+            0.0
+            if place is None or asking is None
+            else known[reach + max(-reach, min(reach, place - asking))]
+            for place in positions
+        ]
+        for asking in positions[len(positions) - count :]
+    ]
+    return torch.tensor(rows, dtype=torch.float64).view(count, len(positions))
