@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from model.configs import EVERY, POSITIONS, SEQ2SEQ
 from model.conftest import Saved
-from support.models import EOS, VOCABULARY, load_folder, save_tiny
-from transformers import MarianConfig, OPTConfig
+from support.models import EOS, GATED, VOCABULARY, load_folder, save_tiny
+from transformers import GPT2Config, LlamaConfig, MarianConfig, OPTConfig
 
 from prefixmux_server.model.dense import PackedLinear
+from prefixmux_server.model.errors import UnsupportedModelError
 from prefixmux_server.model.load import LoadedModel
 
 
@@ -120,3 +121,16 @@ def test_all_dense_layers_are_packed(family: str, saved: Saved) -> None:
     assert len(loaded.dense.fused) == gates
     head = loaded.module.get_output_embeddings()
     assert isinstance(head, PackedLinear)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**{**GATED, "max_position_embeddings": 8}),
+        GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=11, vocab_size=97),
+    ],
+    ids=["llama", "gpt2"],
+)
+def test_too_few_positions_to_be_proven(config: Any, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="needs at least 12"):
+        load_folder(save_tiny(config, tmp_path))

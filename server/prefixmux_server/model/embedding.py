@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from prefixmux_server.model.agreement import difference
 from prefixmux_server.model.inputs import TokenInputs
@@ -54,18 +53,6 @@ class InputEmbedding:
 def width_of(module: nn.Module) -> int:
     """What a virtual token's embedding must have: not always the model's hidden size."""
     return int(cast(Tensor, module.weight).shape[1])
-
-
-def vocabulary_of(module: PreTrainedModel) -> int:
-    """Ids below it may stand anywhere: in the input, and in a decoder with an embedding of its own.
-
-    Tables may be padded beyond the vocabulary.
-    """
-    sizes = [int(module.config.get_text_config().vocab_size)]
-    if module.config.is_encoder_decoder:
-        stacks = (module.get_encoder(), module.get_decoder())
-        sizes += [int(stack.get_input_embeddings().weight.shape[0]) for stack in stacks]
-    return min(sizes)
 
 
 @torch.inference_mode()

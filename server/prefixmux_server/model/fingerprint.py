@@ -36,7 +36,31 @@ _CANONICAL = (
     "hidden_act",
     "activation_function",
     "tie_word_embeddings",
+    # Scores: windows and caps.
+    "sliding_window",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+    "rope_local_base_freq",
+    # Encoder-decoder models.
+    "d_model",
+    "d_kv",
+    "encoder_layers",
+    "decoder_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "num_heads",
+    "scale_embedding",
+    "scale_decoder_outputs",
+    "feed_forward_proj",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+    "decoder_vocab_size",
 )
+# Which layers have windows: of no meaning where none has.
+_WINDOWED = "layer_types"
 
 
 def weights_digest(folder: Path, cache: Path | None) -> str:
@@ -57,7 +81,8 @@ def weights_digest(folder: Path, cache: Path | None) -> str:
 
 def fingerprint(architecture: str, config: Mapping[str, object], weights: str) -> str:
     """`sha256:<hex>` over the weights' digest and what decides the numbers beside them."""
-    known = {name: config[name] for name in _CANONICAL if config.get(name) is not None}
+    names = _CANONICAL if config.get("sliding_window") is None else (*_CANONICAL, _WINDOWED)
+    known = {name: config[name] for name in names if config.get(name) is not None}
     fields = {"architecture": architecture, "weights": weights, **known}
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), default=str)
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()

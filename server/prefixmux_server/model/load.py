@@ -13,17 +13,17 @@ from typing import Literal
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.prefix import DECODER
 from prefixmux_server.model.binding import Binding, bind
 from prefixmux_server.model.causal import CausalModel
 from prefixmux_server.model.dense import DenseReport, optimise
-from prefixmux_server.model.embedding import vocabulary_of
 from prefixmux_server.model.errors import UnsupportedModelError
 from prefixmux_server.model.inputs import SequenceModel
 from prefixmux_server.model.interface import register_attention
+from prefixmux_server.model.limits import positions_of, vocabulary_of
 from prefixmux_server.model.proof import MakeMemory, Proof
 from prefixmux_server.model.seq2seq import Seq2SeqModel
 from prefixmux_server.model.special import special_tokens
@@ -97,21 +97,20 @@ def load_model(
     """`make_memory` is for the proof. Raises UnsupportedModelError, naming the cause."""
     register_attention()
     module = load_weights(folder, device, dtype)
-    config: PreTrainedConfig = module.config
     binding = bind(module)
     proof = Proof(module, binding)
     dense = optimise(module, dtype=module.dtype, device=device)
     make = Seq2SeqModel if binding.encodes else CausalModel
     model: SequenceModel = make(module, binding, proof.embedding())
     methods, left_out = _methods(binding, proof.check(model, make_memory))
-    limit, special = _positions(config, binding), special_tokens(module)
+    limit, special = _context(module, binding), special_tokens(module)
     return LoadedModel(
         module=module,
         model=model,
         family="seq2seq" if binding.encodes else "causal",
         specs=binding.sites,
         architecture=type(module).__name__,
-        hidden=int(config.get_text_config().hidden_size),
+        hidden=int(module.config.get_text_config().hidden_size),
         embedding_width=proof.width,
         vocabulary=vocabulary_of(module),
         context=limit,
@@ -139,8 +138,7 @@ def _methods(binding: Binding, refusal: str | None) -> tuple[tuple[str, ...], Ma
     return tuple(always), dict.fromkeys(embedded, refusal)
 
 
-def _positions(config: PreTrainedConfig, binding: Binding) -> int | None:
-    """How many there are. Where the scores tell distances, no number in a config is a limit."""
+def _context(module: PreTrainedModel, binding: Binding) -> int | None:
+    """Where the scores tell distances, no number in a config is a limit."""
     biased = any(rule.bias is not None for rule in binding.sites[DECODER].rules)
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return None if biased or limit is None else int(limit)
+    return None if biased else positions_of(module)

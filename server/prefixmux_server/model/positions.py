@@ -21,10 +21,9 @@ class PositionSetter:
 
     def __init__(self, stack: nn.Module) -> None:
         self._current: Tensor | None = None
-        modules = [m for m in stack.modules() if m is not stack and _takes_positions(m)]
-        self.found = bool(modules)
-        for module in modules:
-            module.register_forward_pre_hook(self._set, with_kwargs=True)
+        for module in stack.modules():
+            if module is not stack and _takes_positions(module):
+                module.register_forward_pre_hook(self._set, with_kwargs=True)
 
     @contextmanager
     def positions(self, values: Sequence[int], device: torch.device) -> Iterator[None]:

@@ -11,7 +11,11 @@ from transformers import PreTrainedModel
 
 from prefixmux_server.memory.prefix import CROSS, DECODER, ENCODER, PrefixKey, PrefixKV
 from prefixmux_server.model.binding import Binding
-from prefixmux_server.model.embedding import vocabulary_of
+from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.limits import positions_of, vocabulary_of
+
+# What the longest of the rows takes up.
+_POSITIONS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +38,17 @@ class TrialMaker:
     def __init__(self, module: PreTrainedModel, binding: Binding) -> None:
         self._module = module
         self._binding = binding
+        self._context = positions_of(module)
         self._generator = torch.Generator().manual_seed(0)
         self._made = 0
 
     def plain(self) -> list[Trial]:
+        """Raises UnsupportedModelError for a model that has too few positions for them."""
+        if self._context is not None and self._context < _POSITIONS:
+            raise UnsupportedModelError(
+                f"{type(self._module).__name__} has {self._context} positions; a model needs at "
+                f"least {_POSITIONS} to be proven"
+            )
         if self._binding.encodes:
             return [
                 self._trial(5, encoded=5),
@@ -61,10 +72,7 @@ class TrialMaker:
 
     def _far(self) -> list[Trial]:
         """Some models scale every row's positions by the farthest of the batch."""
-        context = getattr(self._module.config.get_text_config(), "max_position_embeddings", None)
-        if context is None or context < 4:
-            return []
-        return [self._trial(4, shift=int(context) - 4)]
+        return [] if self._context is None else [self._trial(4, shift=self._context - 4)]
 
     def _trial(
         self,
