@@ -1,7 +1,7 @@
 """Makes a random model with a tokenizer on disk.
 
-The weights are larger than the models' own initialisation: with that, greedy decoding repeats one
-token; with these, each token depends on all before it.
+Its weights are not the library's initial ones: with those, greedy decoding repeats one token; with
+these, each token depends on the prompt, the prefix and all tokens before it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,44 @@ from transformers import (
 from bench.shapes import ModelShape
 
 _EMBEDDING_STD = 0.05
-_WEIGHT_STD = 0.1
-_EMBEDDINGS = ("wte.weight", "wpe.weight", "shared.weight", "embed_positions.weight")
+_GPT2_STD = 0.1
+# Of one output per unit of input. More makes a BART chaotic: it would multiply rounding errors.
+_BART_GAIN = 0.8
+_LAST_LAYER = 10.0
 
 
 def save_model(shape: ModelShape, folder: Path) -> None:
     model = _bart(shape) if shape.encodes else _gpt2(shape)
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2:
-            std = _EMBEDDING_STD if name.endswith(_EMBEDDINGS) else _WEIGHT_STD
-            normal_(parameter, std=std, generator=generator)
+    fill = _fill_bart if shape.encodes else _fill_gpt2
+    with torch.no_grad():
+        fill(model, shape, generator)
     model.save_pretrained(folder)
     _save_tokenizer(shape.vocabulary, folder)
+
+
+def _fill_gpt2(model: Any, shape: ModelShape, generator: torch.Generator) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2:
+            std = _EMBEDDING_STD if name.endswith(("wte.weight", "wpe.weight")) else _GPT2_STD
+            normal_(parameter, std=std, generator=generator)
+
+
+def _fill_bart(model: Any, shape: ModelShape, generator: torch.Generator) -> None:
+    """A GELU's mean is above 0, and would move all tokens the same way, layer after layer: so
+    what follows it takes means away. The last layer turns its token into another one, as the
+    head, which shares the embeddings, would else find the same again."""
+    std = _BART_GAIN / shape.hidden**0.5
+    last = f"decoder.layers.{shape.layers - 1}.fc2.weight"
+    for name, parameter in model.named_parameters():
+        if parameter.ndim != 2:
+            continue
+        embeds = name.endswith(("shared.weight", "embed_positions.weight"))
+        normal_(parameter, std=_EMBEDDING_STD if embeds else std, generator=generator)
+        if name.endswith("fc2.weight"):
+            parameter -= parameter.mean(dim=1, keepdim=True)
+        if name.endswith(last):
+            parameter *= _LAST_LAYER
 
 
 def _gpt2(shape: ModelShape) -> Any:
