@@ -34,7 +34,7 @@ def test_the_file_is_whole(golden: Golden) -> None:
 
 def test_alone(model: GoldenModel, layout: LayoutName) -> None:
     recorder = LogitsRecorder()
-    engine = stored_engine(model.loaded, layout, model.store, failpoints=recorder)
+    engine = stored_engine(model.loaded, layout, model.store, failpoints=recorder, capacity=1024)
     for case in model.cases:
         model.check(case, answer(engine, [model.submit(case)]))
         model.check_logits(case, recorder)
@@ -46,7 +46,9 @@ def test_mixed_with_random_joins_and_leaves(
 ) -> None:
     """Every row may have another method, length and site set; some leave half-way."""
     rng = random.Random(f"{model.name} {rows}")
-    engine = stored_engine(model.loaded, layout, model.store, rows=rows, tokens=budget)
+    engine = stored_engine(
+        model.loaded, layout, model.store, rows=rows, tokens=budget, capacity=8192
+    )
     todo = [(case, f"#{copy}") for case in model.cases for copy in range(copies)]
     rng.shuffle(todo)
     waiting, leaving, left = list(todo), set[str](), set[str]()
@@ -71,7 +73,7 @@ def test_mixed_with_random_joins_and_leaves(
 
 def test_one_position_too_many_is_refused(model: GoldenModel, layout: LayoutName) -> None:
     """At admission; one token less is answered."""
-    engine = stored_engine(model.loaded, layout, model.store)
+    engine = stored_engine(model.loaded, layout, model.store, capacity=1024)
     for case in model.golden.refused(model.name):
         finished = answer(engine, [model.submit(case)]).finished[case["id"]]
         assert finished.error is not None

@@ -28,12 +28,7 @@ CHECKPOINTS = {
     ),
     "bart": ("bart-full-p7", "bart-deep-p5", "bart-self-p7"),
 }
-METHODS = {
-    "prefix": "PREFIX_TUNING",
-    "bart": "PREFIX_TUNING",
-    "infix": "INFIX_EMBEDDING",
-    "embedding": "PROMPT_TUNING",
-}
+_METHODS = {"prefix": "PREFIX_TUNING", "bart": "PREFIX_TUNING", "infix": "INFIX_EMBEDDING"}
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,14 @@ class Original:
 
     def piece(self, checkpoint: str) -> Piece:
         """From the expected tensors, not from the checkpoint."""
-        method = METHODS[self.content[checkpoint]["kind"]]
+        kind = self.content[checkpoint]["kind"]
+        # Embeddings behind an MLP are what PEFT calls P_TUNING.
+        embedding = "P_TUNING" if "emb-mlp" in checkpoint else "PROMPT_TUNING"
+        method = _METHODS.get(kind, embedding)
         folded = load_file(self.folder(checkpoint) / "folded.safetensors")
         tokens = self.content[checkpoint]["prefix_length"]
         embeddings = folded.pop("embeddings", folded.pop("infix_embeddings", None))
-        if method == "PROMPT_TUNING":
+        if kind == "embedding":
             return Piece(method, embeddings=embeddings)
         # BART's decoder is not shifted by the paper's code, GPT-2 always is.
         offset = 0 if checkpoint in CHECKPOINTS["bart"] else tokens
