@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,13 +24,12 @@ from prefixmux_store.errors import (
     BlobMissing,
     DigestMismatch,
     InvalidRequest,
-    StorageFailed,
-    StoreReadOnly,
     TaskNotFound,
     VersionNotFound,
 )
 from prefixmux_store.files import Files, OsFiles
 from prefixmux_store.format import PrefixFile
+from prefixmux_store.guard import Guard
 from prefixmux_store.names import check_task_id, check_tenant, is_name
 from prefixmux_store.opening import enter
 from prefixmux_store.types import Defaults, GcReport, Page, Task, VerifyReport, Version
@@ -53,13 +52,12 @@ class PrefixStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`open` is the way in; `held` is closed with the store."""
-        self._root = root
         self._files = files
         self._catalogue = catalogue
         self._held = held
         self._clock = clock
         self._blobs = BlobStore(root, files)
-        self._failed = False
+        self._guard = Guard(root, files)
 
     @classmethod
     def open(
@@ -97,7 +95,7 @@ class PrefixStore:
             check_model(file, shape)
         if check is not None:
             check(file)
-        with self._writing():
+        with self._guard.writing():
             self._blobs.write(tenant, data)
         return file
 
@@ -109,7 +107,7 @@ class PrefixStore:
         or a trial of the same upload, finds it missing. Waits for a backup to end.
         """
         check_tenant(tenant)
-        with self._writing(), self._upkeep():
+        with self._guard.writing(), self._guard.upkeep():
             upkeep.discard(self._catalogue, self._blobs, tenant, digest)
 
     def commit(
@@ -140,7 +138,7 @@ class PrefixStore:
             self._blobs.write(tenant, staged.data)
 
         commit = Commit(activate, create_only, self._clock(), ensure_blob)
-        with self._writing():
+        with self._guard.writing():
             return self._catalogue.add(draft, commit)
 
     def compose(
@@ -170,7 +168,7 @@ class PrefixStore:
                 self._blobs.size(tenant, digest)
 
         commit = Commit(activate, create_only, self._clock(), ensure_parts)
-        with self._writing():
+        with self._guard.writing():
             return self._catalogue.add(draft, commit)
 
     def resolve_parts(
@@ -236,19 +234,19 @@ class PrefixStore:
 
     def activate(self, tenant: str, task_id: str, version: int) -> Task:
         check_exists(tenant, task_id)
-        with self._writing():
+        with self._guard.writing():
             return self._catalogue.activate(tenant, task_id, version, self._clock())
 
     def delete_task(self, tenant: str, task_id: str) -> None:
         """All versions at once. Files stay until `gc`, for requests that still run."""
         check_exists(tenant, task_id)
-        with self._writing():
+        with self._guard.writing():
             self._catalogue.delete_task(tenant, task_id)
 
     def delete_version(self, tenant: str, task_id: str, version: int) -> None:
         """Raises `VersionActive` for the active one."""
         check_exists(tenant, task_id)
-        with self._writing():
+        with self._guard.writing():
             self._catalogue.delete_version(tenant, task_id, version, self._clock())
 
     def verify(self) -> VerifyReport:
@@ -258,7 +256,7 @@ class PrefixStore:
     def gc(self, grace_s: float) -> GcReport:
         """Removes files that no version needs. `grace_s` has to exceed the longest request and
         the longest upload, both of which may use a file that no version names."""
-        with self._writing(), self._upkeep():
+        with self._guard.writing(), self._guard.upkeep():
             return upkeep.collect(self._catalogue, self._blobs, self._clock(), grace_s)
 
     def backup(self, path: Path) -> VerifyReport:
@@ -266,7 +264,7 @@ class PrefixStore:
 
         The report names files that are missing or damaged here and so are not in the copy.
         """
-        with self._upkeep():
+        with self._guard.upkeep():
             return backup(self._catalogue, self._blobs, path, self._files)
 
     def close(self) -> None:
@@ -283,27 +281,6 @@ class PrefixStore:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        if self._failed:
-            raise StoreReadOnly
-        try:
-            yield
-        except StoreReadOnly:
-            self._failed = True
-            raise
-
-    @contextlib.contextmanager
-    def _upkeep(self) -> Iterator[None]:
-        """One collection or backup at a time, among all processes."""
-        with contextlib.ExitStack() as stack:
-            try:
-                lock = self._files.lock(self._root / "upkeep.lock", exclusive=True, wait=True)
-                stack.enter_context(lock)
-            except OSError as error:
-                raise StorageFailed from error
-            yield
 
 
 def _draft(

@@ -30,7 +30,7 @@ def test_three_hundred_killed_writers(tmp_path: Path) -> None:
     # Kills have to hit work, and uploads midway.
     assert account["acknowledged"] > 300
     assert account["begun and there"] > 0
-    assert account["begun and not there"] > 100
+    assert account["begun and not there"] > 50
     assert account["half-written files"] > 10
 
 

@@ -28,14 +28,14 @@ from store.recording import (
 )
 
 # A new task, another version of it, another task with the same content, a deletion, an upload
-# that is taken back, a composition of both tasks, a collection.
+# that is taken back, a composition that may outlive its task, a collection.
 OPS = (
     Op("put", "a", 0),
     Op("put", "a", 1),
     Op("put", "b", 0),
     Op("delete_task", "a"),
     Op("discard", content=0),
-    Op("compose", "c", parts=("a", "b")),
+    Op("compose", "c", parts=("a", "a")),
     Op("gc"),
 )
 
