@@ -22,6 +22,7 @@ RESAVE = (
     "is pickled, and unpickling runs code, so no server reads it. Save it again as safetensors"
     " where you trust it: PeftModel.from_pretrained(model, folder).save_pretrained(folder)"
 )
+CONVERT = "checkpoints of other programs are converted first: prefixmux convert FOLDER NEW_FILE"
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,20 @@ def json_text(value: Mapping[str, object]) -> str:
 def _peft_folder(folder: Path) -> UploadParts:
     config, model = folder / ADAPTER_CONFIG, folder / ADAPTER_MODEL
     if not config.is_file():
-        raise InvalidArgumentError(f"{folder} has no {ADAPTER_CONFIG}: not a PEFT adapter.")
+        raise InvalidArgumentError(
+            f"{folder} has no {ADAPTER_CONFIG}: not a PEFT adapter; {CONVERT}."
+        )
     if model.is_file():
         return UploadParts({"adapter_config": config, "adapter_model": model})
     pickled = folder / "adapter_model.bin"
     if pickled.is_file():
         raise InvalidArgumentError(f"{pickled} {RESAVE}.")
-    raise InvalidArgumentError(f"{folder} has no {ADAPTER_MODEL}.")
+    raise InvalidArgumentError(f"{folder} has no {ADAPTER_MODEL}; {CONVERT}.")
 
 
 def _native_file(path: Path) -> UploadParts:
     if path.suffix.lower() in PICKLED:
-        raise InvalidArgumentError(f"{path} {RESAVE}.")
+        raise InvalidArgumentError(f"{path} {RESAVE}; {CONVERT}.")
     if path.name == ADAPTER_MODEL and (path.parent / ADAPTER_CONFIG).is_file():
         raise InvalidArgumentError(
             f"{path} is half of a PEFT adapter: give its folder, {path.parent}."
