@@ -35,10 +35,10 @@ class Compiler:
         """
         if not prefix.inputs or prefix.infix:
             return prefix
-        memory = self.scratch(prefix.inputs)
-        if CROSS in memory.layouts:
-            return prefix
         try:
+            memory = self.scratch(prefix.inputs)
+            if CROSS in memory.layouts:
+                return prefix
             kv = self._run(prefix, memory)
         except Exception as error:
             raise PrefixLoadError(
