@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from contract.rounds import Round, check
-from contract.ward import Ward
+from contract.ward import BEAMS, Ward
 from support.engines import Answers, HeldExecutor, answer
 from support.faults import RaisesFor
 from support.slow import Asked
@@ -63,6 +63,22 @@ def test_all_together(ward: Ward, layout: LayoutName) -> None:
     for question in ward.questions:
         for copy in "abc":
             check(question, answers, recorder, question.name + copy)
+
+
+def test_beam_searches_beside_greedy_rows(ward: Ward, layout: LayoutName) -> None:
+    recorder = LogitsRecorder()
+    engine = make(ward, layout, failpoints=recorder, rows=64, tokens=40)
+    for question, _ in ward.searches:
+        options = {"max_new_tokens": 5, "ignore_eos": False, "beams": BEAMS}
+        engine.submit(ward.submit(question, "?", **options))
+        engine.submit(ward.submit(question))
+    answers = Answers().run(engine)
+    for question, outputs in ward.searches:
+        check(question, answers, recorder, question.name)
+        beams = answers.finished[f"{question.name}?"].beams
+        assert [beam.token_ids for beam in beams] == [beam.token_ids for beam in outputs]
+        found, truth = ([beam.score for beam in side] for side in (beams, outputs))
+        assert found == pytest.approx(truth, abs=1e-3), question.name
 
 
 @pytest.mark.parametrize(("rows", "tokens"), [(3, 5), (8, 24), (24, 300)])

@@ -5,23 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from contract.families import FAMILIES, Family
 from contract.pieces import COMMON, DECODER_ONLY, ENCODER_DECODER, INFIXES, Maker, random_ids
+from support.beam_models import search
 from support.engines import TENANT
-from support.models import load_folder, save_tiny
+from support.models import EOS, load_folder, save_tiny
 from support.native import native_file
 from support.slow import Asked, Piece, Said, Slow
 from support.stored import upload
+from torch import Tensor
 
-from prefixmux_server.engine.messages import Submit
-from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.messages import BeamOutput, Submit
+from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.store import PrefixStore
 
 TOKENS = 8
+BEAMS = BeamParams(num_beams=3, num_return=3)
 _PROMPTS = ((1, 1), (3, 2), (14, 1))
 """Tokens before and after an infix; of an encoder's input, and of a decoder's start."""
 
@@ -63,6 +68,20 @@ class Ward:
             return inputs * self.loaded.spec.bytes_per_token(self.loaded.module.dtype)
         tensors = [*piece.sites.values(), piece.embeddings]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+    @cached_property
+    def searches(self) -> list[tuple[Question, tuple[BeamOutput, ...]]]:
+        """Some questions once more, as beam searches over the slow reference's logits."""
+        params = SamplingParams(max_new_tokens=5, beams=BEAMS)
+        return [(question, self._search(question, params)) for question in self.questions[1::4]]
+
+    def _search(self, question: Question, params: SamplingParams) -> tuple[BeamOutput, ...]:
+        row, prompt = self.slow.row(question.asked), question.prompt
+
+        def logits_of(sequences: Sequence[tuple[int, ...]]) -> Tensor:
+            return torch.stack([row.logits(tokens[len(prompt) :]) for tokens in sequences])
+
+        return search(logits_of, params, prompt, frozenset({EOS}))
 
     def submit(self, question: Question, suffix: str = "", **sampling: Any) -> Submit:
         sampling = {"max_new_tokens": TOKENS, "ignore_eos": True, **sampling}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -76,6 +77,14 @@ class _Sequence:
         return torch.arange(count) + self.shift
 
 
+class Row(Protocol):
+    """What one request's decoder sees."""
+
+    def logits(self, output: Sequence[int]) -> Tensor:
+        """`[vocabulary]`, of the token after these new ones."""
+        ...
+
+
 class Slow:
     """Answers requests of one model."""
 
@@ -83,7 +92,11 @@ class Slow:
         self.model = SlowModel(folder)
 
     def greedy(self, asked: Asked) -> Said:
-        return _generate(asked, self._seq2seq(asked) if self.model.seq2seq else self._causal(asked))
+        return _generate(asked, self.row(asked))
+
+    def row(self, asked: Asked) -> Row:
+        """The request's row, to be asked for logits after any output."""
+        return self._seq2seq(asked) if self.model.seq2seq else self._causal(asked)
 
     def compile(self, piece: Piece) -> Tensor:
         """The KV that a decoder-only prefix of embeddings or text leaves at 0 .. P - 1."""
@@ -177,7 +190,7 @@ class _Seq2Seq:
         return self.row.model.decode(self.states, tokens, positions, self.row.extras)[-1]
 
 
-def _generate(asked: Asked, row: _Causal | _Seq2Seq) -> Said:
+def _generate(asked: Asked, row: Row) -> Said:
     output: list[int] = []
     seen: list[Tensor] = []
     sure = asked.max_new_tokens
