@@ -151,6 +151,10 @@ class Engine:
         except NonFiniteLogits:
             self._end(request, events, error=_not_finite())
             return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's alone
+            message = f"this request's beam search failed ({type(error).__name__})"
+            self._end(request, events, error=EngineError("internal_error", message))
+            return
         if step is None:
             self._finish(request, request.search.results()[0].reason, events)
             return

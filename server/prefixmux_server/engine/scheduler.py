@@ -178,12 +178,13 @@ class Scheduler:
         begun = request.submit.input_ids and (request.encoded or request.submit.decoder_ids)
         if not begun or request.submit.sampling.max_new_tokens < 1:
             return EngineError("invalid_request", "a request needs a token, and asks for one")
-        if request.rows > min(self.limits.max_rows, self.limits.max_tokens):
-            return EngineError(
-                "invalid_request",
-                f"{request.rows} beams are more rows than a batch has; ask for fewer, or start "
-                "the server with a larger --max-batch-rows",
-            )
+        for limit, unit in ((self.limits.max_rows, "rows"), (self.limits.max_tokens, "tokens")):
+            if request.rows > limit:
+                return EngineError(
+                    "invalid_request",
+                    f"{request.rows} beams are more {unit} than a batch has; ask for fewer, or "
+                    f"start the server with a larger --max-batch-{unit}",
+                )
         for key in request.keys:
             failure = self.residency.failure(key)
             if failure is not None:
