@@ -25,7 +25,9 @@ from prefixmux_server.attention.rules import ScoreRules
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.select import LayoutName, make_memory
+from prefixmux_server.model.embedding import InputEmbedding
 from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.inputs import TokenInputs
 from prefixmux_server.model.load import LoadedModel, load_model
 
 CPU = torch.device("cpu")
@@ -186,6 +188,43 @@ class TestEmbeddingsThatMeanSomethingElse:
         assert not set(loaded.methods) & set(loaded.left_out)
         assert set(loaded.methods) >= KV
         assert all("token ids" in reason for reason in loaded.left_out.values())
+
+    def test_a_model_that_takes_none(self, saved: Saved, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = BartEncoder.forward
+
+        def forward(self: Any, input_ids: Tensor | None = None, **kwargs: Any) -> Any:
+            if input_ids is None:
+                raise ValueError("ids, please")
+            return original(self, input_ids=input_ids, **kwargs)
+
+        monkeypatch.setattr(BartEncoder, "forward", forward)
+        assert set(load(saved("bart")).left_out) == EMBEDDED
+
+    @pytest.mark.parametrize("family", ["llama", "pegasus"])
+    def test_virtual_tokens_that_get_lost_on_our_side(
+        self, family: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = InputEmbedding._embed
+
+        def careless(self: InputEmbedding, tokens: TokenInputs) -> Tensor:
+            return original(self, replace(tokens, embeddings={}))
+
+        monkeypatch.setattr(InputEmbedding, "_embed", careless)
+        loaded = load(saved(family))
+        assert set(loaded.left_out) >= EMBEDDED
+        assert all("beside embeddings" in reason for reason in loaded.left_out.values())
+
+    def test_neighbours_that_lose_their_scale(
+        self, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only tokens beside virtual ones enter unscaled, not all of the step."""
+
+        def everywhere(self: InputEmbedding, tokens: TokenInputs) -> Tensor:
+            return torch.ones(len(tokens.token_ids), 1)
+
+        monkeypatch.setattr(InputEmbedding, "_factors", everywhere)
+        assert set(load(saved("pegasus")).left_out) == EMBEDDED
+        assert set(load(saved("bart")).left_out) == set()
 
     def test_a_factor_that_is_found_is_no_reason(
         self, saved: Saved, monkeypatch: pytest.MonkeyPatch
