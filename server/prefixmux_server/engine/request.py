@@ -81,6 +81,14 @@ class Request:
         return submit.decoder_ids if self.known.encoder else submit.input_ids + submit.decoder_ids
 
     @property
+    def searched_prompt(self) -> tuple[int, ...]:
+        """What a beam search takes for the prompt. The paper's code, whose lengths count it, ran
+        the x before an infix elsewhere."""
+        beams = self.submit.sampling.beams
+        as_paper = beams is not None and beams.length_includes_prompt
+        return (self.submit.decoder_ids if as_paper else ()) or self.seen_prompt
+
+    @property
     def known(self) -> Prompt:
         assert self.prompt is not None, "a prompt is known when its prefixes are loaded"
         return self.prompt

@@ -243,7 +243,7 @@ class Scheduler:
         request.sequences = [Sequence(leases[0], list(request.known.tokens))]
         sampling = request.submit.sampling
         if sampling.beams is not None:
-            request.search = BeamSearch(sampling, request.seen_prompt, self.eos)
+            request.search = BeamSearch(sampling, request.searched_prompt, self.eos)
         request.admitted = self.clock()
         self.running.append(request)
         return Verdict.TAKEN
