@@ -19,6 +19,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
+from prefixmux_server.model.inputs import ForwardInputs, TokenInputs
+
 NEW = 7
 
 
@@ -225,3 +227,10 @@ def test_embeddings_in_front_of_an_encoder(family: str, saved: Saved) -> None:
     told = teller.tell([Story([start], 4, read, virtual=virtual), plain])
     torch.testing.assert_close(told[0].logits[0], output.logits[0, -1], atol=2e-4, rtol=1e-4)
     check(told[1], generated(reference, plain))
+
+
+def test_virtual_tokens_in_front_of_a_decoder_that_has_an_encoder(saved: Saved) -> None:
+    teller, _ = bound(saved("bart"))
+    virtual = TokenInputs([0, 2], [0, 1], {0: torch.zeros(1, 32)})
+    with pytest.raises(ValueError, match="run in the encoder"):
+        teller.model.forward(ForwardInputs(virtual, [1], {}))

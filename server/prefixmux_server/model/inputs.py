@@ -15,7 +15,7 @@ from prefixmux_server.attention.base import StepPlan
 class TokenInputs:
     """T tokens of a ragged batch, one row after another.
 
-    `embeddings` are virtual tokens: by index of the first, `[n, hidden]`, which stand in for the
+    `embeddings` are virtual tokens: by index of the first, `[n, width]`, which stand in for the
     ids at `index .. index + n`. `unscaled` are ranges of real tokens that enter without the scale
     that the model gives ids: PEFT runs them so beside virtual tokens (Pegasus, Marian).
     """

@@ -49,7 +49,7 @@ class _Tokens:
 
 
 def run_trials(model: SequenceModel, memory: KVMemory, trials: Sequence[Trial]) -> list[Tensor]:
-    """Logits `[tokens, vocabulary]` of each, virtual tokens not counted.
+    """Logits `[tokens - 1, vocabulary]` of each: after all of its own tokens but the first.
 
     Rows join in turn, and each runs most of its tokens at once and the last two one by one.
     """
@@ -59,7 +59,7 @@ def run_trials(model: SequenceModel, memory: KVMemory, trials: Sequence[Trial]) 
         running = [index for index, row in enumerate(rows) if row.part(step)]
         logits = model.forward(_inputs(memory, [rows[index] for index in running], step))
         for index in running:
-            count = len(rows[index].part(step))
+            count = len(_kept(rows[index].part(step)))
             found[index].append(logits[:count])
             logits = logits[count:]
     for row in rows:
@@ -67,7 +67,7 @@ def run_trials(model: SequenceModel, memory: KVMemory, trials: Sequence[Trial]) 
         memory.displace(row.placed)
     # An embedding in front of a decoder-only model's row is one of its tokens.
     return [
-        torch.cat(parts)[-len(row.trial.token_ids) :].float()
+        torch.cat(parts)[1 - len(row.trial.token_ids) :].float()
         for row, parts in zip(rows, found, strict=True)
     ]
 
@@ -86,8 +86,10 @@ def _admit(memory: KVMemory, trial: Trial, start: int) -> _Row:
 
 def _inputs(memory: KVMemory, rows: Sequence[_Row], step: int) -> ForwardInputs:
     decoder, encoder, spans = _Tokens(), _Tokens(), []
+    keep: list[int] = []
     for row in rows:
         trial, part = row.trial, row.part(step)
+        keep += (len(decoder.ids) + token - part.start for token in _kept(part))
         encoded = 0
         if trial.encoder_ids and not part.start:
             encoded = _add_whole(encoder, trial.encoder_ids, trial.virtual)
@@ -95,10 +97,15 @@ def _inputs(memory: KVMemory, rows: Sequence[_Row], step: int) -> ForwardInputs:
         spans.append(RowSpan(row.lease, part.start, len(part), encoded))
     return ForwardInputs(
         decoder.inputs(),
-        range(len(decoder.ids)),
+        keep,
         memory.plans(spans),
         encoder.inputs() if encoder.ids else None,
     )
+
+
+def _kept(part: range) -> range:
+    """Not a row's first token, so that leaving logits out is proven, too."""
+    return range(max(1, part.start), part.stop)
 
 
 def _add_whole(tokens: _Tokens, ids: Sequence[int], virtual: Tensor | None) -> int:

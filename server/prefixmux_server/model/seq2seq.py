@@ -45,7 +45,9 @@ class Seq2SeqModel:
 
     @torch.inference_mode()
     def forward(self, inputs: ForwardInputs) -> Tensor:
-        """As in `SequenceModel`."""
+        """As in `SequenceModel`. Raises ValueError for virtual tokens in front of the decoder."""
+        if inputs.tokens.embeddings or inputs.tokens.unscaled:
+            raise ValueError("virtual tokens run in the encoder")
         step = BoundStep(inputs.plans, self._places)
         device, tokens = self._module.device, inputs.tokens
         if inputs.encoder is None:
