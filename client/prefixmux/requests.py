@@ -12,9 +12,9 @@ from operator import index
 from typing import TypeAlias
 
 TokenInput: TypeAlias = str | Sequence[int]
-# A stored prefix: its task (in the active version), or its task and version.
-Part: TypeAlias = str | tuple[str, int | None]
-# An input and its output, or an object that names them so.
+# A stored prefix: its task (in the active version), its task and version, or the wire's object.
+Part: TypeAlias = str | tuple[str, int | None] | Mapping[str, object]
+# An input and its output, or the wire's object.
 Example: TypeAlias = tuple[str, str] | Mapping[str, object]
 
 
@@ -52,17 +52,25 @@ def given(**fields: object) -> dict[str, object]:
 
 
 def part_bodies(parts: Iterable[Part]) -> list[dict[str, object]]:
-    named = [(part, None) if isinstance(part, str) else part for part in parts]
-    return [given(task_id=task_id, version=version) for task_id, version in named]
+    return [_part_body(part) for part in parts]
 
 
 def example_bodies(examples: Iterable[Example]) -> list[dict[str, object]]:
-    return [
-        dict(zip(("input", "output"), example, strict=True))
-        if isinstance(example, tuple)
-        else dict(example)
-        for example in examples
-    ]
+    return [_example_body(example) for example in examples]
+
+
+def _part_body(part: Part) -> dict[str, object]:
+    if isinstance(part, Mapping):
+        return given(**part)
+    task_id, version = (part, None) if isinstance(part, str) else part
+    return given(task_id=task_id, version=version)
+
+
+def _example_body(example: Example) -> dict[str, object]:
+    if isinstance(example, Mapping):
+        return dict(example)
+    shown, answer = example
+    return {"input": shown, "output": answer}
 
 
 def _tokens(tokens: TokenInput) -> str | list[int]:

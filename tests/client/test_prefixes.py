@@ -109,10 +109,12 @@ def test_words_are_uploaded_as_json() -> None:
 
 def test_compose_names_its_parts_in_order() -> None:
     server = ScriptedServer(created())
-    server.client().prefixes.compose("both", ["b", ("a", 2)], template="{input}!")
+    server.client().prefixes.compose(
+        "both", ["b", ("a", 2), {"task_id": "c", "version": None}], template="{input}!"
+    )
     assert sent_json(server.last) == {
         "task_id": "both",
-        "compose": [{"task_id": "b"}, {"task_id": "a", "version": 2}],
+        "compose": [{"task_id": "b"}, {"task_id": "a", "version": 2}, {"task_id": "c"}],
         "activate": True,
         "template": "{input}!",
     }
