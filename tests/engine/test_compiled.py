@@ -81,10 +81,15 @@ def test_it_is_kv_of_one_run_at_the_first_positions(
     torch.testing.assert_close(kv.sites[DECODER], causal.slow.compile(piece), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("tokens", [1, 63, 64, 65, 511, 512])
-def test_of_any_length(causal: Twin, layout: LayoutName, tokens: int) -> None:
-    piece = Piece("TEXT", token_ids=prompt(tokens, seed=tokens))
-    kv = Compiler(causal.loaded.model, scratch(causal, layout))(kv_of("text", piece))
+@pytest.mark.parametrize("tokens", [1, 64, 1025])
+@pytest.mark.parametrize("name", INPUTS)
+def test_of_any_length(causal: Twin, layout: LayoutName, name: str, tokens: int) -> None:
+    """Long ones run in parts."""
+    ids = prompt(tokens, seed=tokens)
+    piece = Piece("TEXT", token_ids=ids)
+    if name == "embedded":
+        piece = Piece("PROMPT_TUNING", embeddings=causal.slow.model.embed(ids))
+    kv = Compiler(causal.loaded.model, scratch(causal, layout))(kv_of(name, piece))
     torch.testing.assert_close(kv.sites[DECODER], causal.slow.compile(piece), atol=1e-3, rtol=1e-3)
 
 
