@@ -11,7 +11,8 @@ from prefixmux_server.engine.messages import FinishReason
 @dataclass(frozen=True)
 class Output:
     """`token_ids`: every sampled token up to and including the one that ended it. `text` is cut
-    before the stop string, if one ended it; None where the model has no tokenizer."""
+    before the stop string, if one ended it; None where the model has no tokenizer. `score` is that
+    of a beam search, whose outputs come the best first."""
 
     index: int
     text: str | None
@@ -34,6 +35,9 @@ class UsedPrefix:
 
 @dataclass(frozen=True)
 class Usage:
+    """`prompt_tokens` are those of input and decoder input, with the special tokens around a text;
+    what a decoder begins with by itself is not counted. `generated_tokens` is over all outputs."""
+
     prompt_tokens: int
     prefix_tokens: int
     generated_tokens: int
