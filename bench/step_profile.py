@@ -25,11 +25,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.artefacts import make_artefacts
 from bench.peers.base import Bench
-from bench.peers.engine import OurEngine
+from bench.peers.engine import EnginePeer, OurEngine
 from bench.suites import SUITES
 from prefixmux_server.engine.messages import StepOutput
 
-_STEPS = 16
+_STEPS, _QUICK_STEPS = 16, 3
 _PIECES: Mapping[str, tuple[str, ...]] = {
     "attention": ("aten::baddbmm", "aten::bmm", "aten::_softmax", "aten::softmax"),
     "KV write": ("aten::index_put_", "aten::_index_put_impl_"),
@@ -55,17 +55,19 @@ class StepProfile:
         return self.step_ms - sum(self.pieces.values())
 
 
-def profile_steps(engine: OurEngine, digests: Sequence[str], vocabulary: int) -> StepProfile:
-    """Admits a request for each, decodes, times some steps and profiles others."""
-    engine.submit(digests, 3 * _STEPS)
+def profile_steps(
+    engine: OurEngine, digests: Sequence[str], vocabulary: int, steps: int
+) -> StepProfile:
+    """Admits a request for each, decodes, times `steps` steps and profiles as many others."""
+    engine.submit(digests, 3 * steps)
     outputs: dict[str, list[int]] = {}
     started = time.perf_counter()
     while _begins(engine.step(outputs), len(digests)):
         pass
     begin_ms = (time.perf_counter() - started) * 1e3
-    step_ms = median(_timed_step(engine, outputs) for _ in range(_STEPS)) * 1e3
+    step_ms = median(_timed_step(engine, outputs) for _ in range(steps)) * 1e3
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        for _ in range(_STEPS):
+        for _ in range(steps):
             engine.step(outputs)
     while engine.has_work:
         engine.step(outputs)
@@ -75,7 +77,7 @@ def profile_steps(engine: OurEngine, digests: Sequence[str], vocabulary: int) ->
         piece = _piece(event.key, event.input_shapes, vocabulary)
         table = other if piece is None else pieces
         name = piece or event.key
-        table[name] = table.get(name, 0.0) + event.self_cpu_time_total / 1e3 / _STEPS
+        table[name] = table.get(name, 0.0) + event.self_cpu_time_total / 1e3 / steps
     return StepProfile(begin_ms, step_ms, pieces, other)
 
 
@@ -125,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = [int(size) for size in given.sizes.split(",")]
     suite = SUITES[given.workload]
     workload = suite.quick if given.quick else suite.workload
+    steps = _QUICK_STEPS if given.quick else _STEPS
     for dtype in given.dtypes.split(","):
         with tempfile.TemporaryDirectory(prefix="prefixmux-bench-") as name:
             folder = Path(name)
@@ -134,8 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             digests = engine.put_adapters(artefacts, max(sizes))
             vocabulary = workload.shape.vocabulary
             with torch.inference_mode():
-                profile_steps(engine, digests, vocabulary)  # so that prefixes are resident
-                found = {n: profile_steps(engine, digests[:n], vocabulary) for n in sizes}
+                EnginePeer(engine, digests).run(len(digests), 1)  # so that prefixes are resident
+                found = {n: profile_steps(engine, digests[:n], vocabulary, steps) for n in sizes}
             _print(dtype, found)
             engine.close()
 
