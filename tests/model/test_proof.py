@@ -126,6 +126,20 @@ class TestCodeThatDoesMoreThanItTells:
         with pytest.raises(UnsupportedModelError, match="gives other logits"):
             load(saved("bart"))
 
+    def test_code_that_cannot_run_several_rows_at_once(
+        self, saved: Saved, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = BartLearnedPositionalEmbedding.forward
+
+        def small(self: Any, *args: Any, position_ids: Tensor | None = None) -> Any:
+            if position_ids is not None and len(position_ids) > 9:
+                raise RuntimeError("too many")
+            return original(self, *args, position_ids=position_ids)
+
+        monkeypatch.setattr(BartLearnedPositionalEmbedding, "forward", small)
+        with pytest.raises(UnsupportedModelError, match="ragged batch: RuntimeError"):
+            load(saved("bart"))
+
     def test_a_bias_that_is_not_by_distance(
         self, saved: Saved, monkeypatch: pytest.MonkeyPatch
     ) -> None:

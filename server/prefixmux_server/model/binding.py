@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from prefixmux_server.attention.rules import RelativeBias, ScoreRules
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.prefix import CROSS, DECODER, ENCODER
-from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.errors import UnsupportedModelError, runs_here
 from prefixmux_server.model.interface import ModuleAttention
 from prefixmux_server.model.rules import score_rules
 
@@ -109,18 +109,12 @@ def bind(model: PreTrainedModel) -> Binding:
 def _dry_run(model: PreTrainedModel, step: ModuleAttention) -> None:
     ids = torch.zeros(1, _ENCODER_TOKENS, dtype=torch.long, device=model.device)
     few = ids[:, :_DECODER_TOKENS]
-    try:
+    with runs_here(type(model).__name__):
         if model.config.is_encoder_decoder:
             model(input_ids=ids, decoder_input_ids=few, use_cache=False, prefixmux_step=step)
         else:
             positions = torch.arange(_DECODER_TOKENS, device=model.device)[None]
             model(input_ids=few, position_ids=positions, use_cache=False, prefixmux_step=step)
-    except UnsupportedModelError:
-        raise
-    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} cannot run a ragged batch: {type(error).__name__}"
-        ) from error
 
 
 def _expected_layers(model: PreTrainedModel) -> Mapping[str, int]:

@@ -20,7 +20,7 @@ from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.model.agreement import TOLERANCE, difference
 from prefixmux_server.model.binding import Binding
 from prefixmux_server.model.embedding import InputEmbedding, find_factor, width_of
-from prefixmux_server.model.errors import UnsupportedModelError
+from prefixmux_server.model.errors import UnsupportedModelError, runs_here
 from prefixmux_server.model.inputs import SequenceModel
 from prefixmux_server.model.reference import own_attention, own_logits
 from prefixmux_server.model.rehearsal import run_trials
@@ -48,7 +48,7 @@ class Proof:
         make = TrialMaker(module, binding)
         self._plain = make.plain()
         self._virtual = [] if self.factor is None else make.virtual(self.width)
-        with _narrow_window(module):
+        with _narrow_window(module), runs_here(self._name):
             trials = self._plain + self._virtual
             self._expected = {trial: own_logits(module, binding, trial) for trial in trials}
 
@@ -80,7 +80,8 @@ class Proof:
     def _worst(
         self, model: SequenceModel, make_memory: MakeMemory, trials: Sequence[Trial]
     ) -> float:
-        found = run_trials(model, make_memory(self._sites, self._dtype), trials)
+        with runs_here(self._name):
+            found = run_trials(model, make_memory(self._sites, self._dtype), trials)
         return max(
             difference(ours, self._expected[trial][1:])
             for ours, trial in zip(found, trials, strict=True)
@@ -103,7 +104,7 @@ def _factor(module: PreTrainedModel, embedding: torch.nn.Module) -> float | None
                 lambda given: stack(inputs_embeds=given)[0],
                 TOLERANCE[module.dtype],
             )
-        except (TypeError, ValueError, NotImplementedError):  # it takes no embeddings
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # it takes no embeddings
             return None
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EncoderDecoderCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import BaseModelOutput
 
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.prefix import CROSS
@@ -58,7 +59,7 @@ class Seq2SeqModel:
         try:
             with self._decoder_positions.positions(tokens.positions, device):
                 output = self._module(
-                    encoder_outputs=(states,),
+                    encoder_outputs=BaseModelOutput(last_hidden_state=states),
                     decoder_input_ids=torch.tensor([tokens.token_ids], device=device),
                     past_key_values=cache,
                     use_cache=False,
