@@ -81,13 +81,13 @@ def test_beam_searches_beside_greedy_rows(ward: Ward, layout: LayoutName) -> Non
         assert found == pytest.approx(truth, abs=1e-3), question.name
 
 
-@pytest.mark.parametrize(("rows", "tokens"), [(3, 5), (8, 24), (24, 300)])
+@pytest.mark.parametrize(("rows", "tokens"), [(3, 5), (10, 40)])
 def test_staggered_joins_and_leaves(ward: Ward, layout: LayoutName, rows: int, tokens: int) -> None:
     """Prompts are cut into chunks where the budget is small; prefixes load when they will."""
     recorder, loads = LogitsRecorder(), HeldExecutor()
     engine = make(ward, layout, failpoints=recorder, executor=loads, rows=rows, tokens=tokens)
     rng = random.Random(f"{ward.loaded.architecture} {layout} {rows}")
-    played = Round(ward, engine, recorder, loads, rng, requests=30).run()
+    played = Round(ward, engine, recorder, loads, rng, requests=25).run()
     played.check()
     assert len(played.aborted) < 15
 

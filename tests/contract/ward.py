@@ -25,7 +25,7 @@ from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.store import PrefixStore
 
-TOKENS = 8
+TOKENS = 6
 BEAMS = BeamParams(num_beams=3, num_return=3)
 _PROMPTS = ((1, 1), (3, 2), (14, 1))
 """Tokens before and after an infix; of an encoder's input, and of a decoder's start."""

@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,16 @@ from support.canary import Codes, save_canary
 from support.churn import LONGEST, Churn
 from support.models import load_folder
 from support.shapes import shape_of
+from support.sources import Counted
 from support.tiny import LAYOUTS
 from support.traffic import Traffic, Watch
 
 from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.loader import PrefixLoader
-from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import LayoutName, make_memory
-from prefixmux_server.memory.source import PrefixSource, StoreSource
+from prefixmux_server.memory.source import StoreSource
 from prefixmux_server.model.load import LoadedModel
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
@@ -39,25 +39,6 @@ TOKENS = 100_000  # by each of the two layouts
 # One virtual token is 1 KiB: room for about 50 prefixes in host memory, 25 on the device.
 HOST_BYTES, DEVICE_BYTES = 1_100_000, 500_000
 KV_TOKENS = 7_000
-
-
-@dataclass(frozen=True)
-class Counted:
-    """A source, and what was read from it."""
-
-    source: PrefixSource
-    loads: list[PrefixKey] = field(default_factory=list)
-
-    def size(self, key: PrefixKey) -> int:
-        return self.source.size(key)
-
-    def load(self, key: PrefixKey) -> PrefixKV:
-        self.loads.append(key)
-        return self.source.load(key)
-
-    @property
-    def reloads(self) -> int:
-        return len(self.loads) - len(set(self.loads))
 
 
 @dataclass(frozen=True)

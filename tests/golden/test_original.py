@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from support.engines import Answers, answer
-from support.golden_engine import check_beams, request
+from support.golden_engine import check_beams, submit_of
 from support.models import load_folder
 from support.native import tensor_of
 from support.original import CHECKPOINTS, Original
@@ -40,7 +40,7 @@ class Served:
     def submit(self, checkpoint: str, label: str, case: Mapping[str, Any]) -> Submit:
         asked = self.original.asked(checkpoint, case)
         sampling = sampling_of(case, asked.max_new_tokens)
-        return request(f"{checkpoint}/{label}", asked, (self.digests[checkpoint],), sampling)
+        return submit_of(f"{checkpoint}/{label}", asked, (self.digests[checkpoint],), sampling)
 
     def submits(self, *, beams: bool = False) -> dict[str, tuple[Submit, Mapping[str, Any]]]:
         """By request id."""

@@ -74,7 +74,7 @@ class GoldenModel:
 
     def submit(self, case: Case, suffix: str = "") -> Submit:
         asked = self.golden.asked(case)
-        return request(f"{case['id']}{suffix}", asked, self.prefixes(case), sampling_of(case))
+        return submit_of(f"{case['id']}{suffix}", asked, self.prefixes(case), sampling_of(case))
 
     def check(self, case: Case, answers: Answers, suffix: str = "") -> None:
         name = f"{case['id']}{suffix}"
@@ -96,7 +96,7 @@ class GoldenModel:
             torch.testing.assert_close(found, truth, atol=2e-4, rtol=0, msg=case["id"])
 
 
-def request(name: str, asked: Asked, prefixes: Iterable[str], sampling: SamplingParams) -> Submit:
+def submit_of(name: str, asked: Asked, prefixes: Iterable[str], sampling: SamplingParams) -> Submit:
     return Submit(
         id=name,
         tenant=TENANT,

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from support.slow_attention import Extra
 from support.slow_model import SlowModel
+from support.slow_rows import CausalRow, Row, Seq2SeqRow, Sight
 
 CLOSE = 1e-4
 """Two best logits that are nearer than this may swap places by rounding alone."""
@@ -57,34 +57,6 @@ class Said:
     sure: int
 
 
-@dataclass
-class _Sequence:
-    """The decoder's side of one request: its extras, and where its own tokens stand."""
-
-    model: SlowModel
-    extras: dict[str, list[Extra]] = field(default_factory=dict)
-    shift: int = 0
-
-    def add(self, site: str, extra: Extra) -> None:
-        self.extras.setdefault(site, []).append(extra)
-
-    def prefix(self, kv: Tensor, offset: int) -> None:
-        """Before all own tokens, and after the prefixes so far."""
-        self.add("decoder", Extra(kv, 0, self.shift if offset else None))
-        self.shift += offset
-
-    def positions(self, count: int) -> Tensor:
-        return torch.arange(count) + self.shift
-
-
-class Row(Protocol):
-    """What one request's decoder sees."""
-
-    def logits(self, output: Sequence[int]) -> Tensor:
-        """`[vocabulary]`, of the token after these new ones."""
-        ...
-
-
 class Slow:
     """Answers requests of one model."""
 
@@ -116,7 +88,7 @@ class Slow:
         tokens = torch.cat([embeddings, self.model.embed(ids)])
         return self.model.run(tokens, torch.arange(len(tokens)), {})[0][len(embeddings) :]
 
-    def _causal(self, asked: Asked) -> _Causal:
+    def _causal(self, asked: Asked) -> CausalRow:
         infixes = [piece for piece in asked.pieces if piece.method in INFIXES]
         prefixes = [piece for piece in asked.pieces if piece.method not in INFIXES]
         row, at = self._prefixed(prefixes), len(asked.input_ids)
@@ -127,10 +99,10 @@ class Slow:
                 kv = self.infix_kv(piece, asked.input_ids, prefixes)
             row.add("decoder", Extra(kv, at, row.shift + at + jump if piece.offset else None))
             jump += piece.offset
-        return _Causal(row, (*asked.input_ids, *asked.decoder_ids), at, jump)
+        return CausalRow(row, (*asked.input_ids, *asked.decoder_ids), at, jump)
 
-    def _prefixed(self, pieces: Sequence[Piece]) -> _Sequence:
-        row = _Sequence(self.model)
+    def _prefixed(self, pieces: Sequence[Piece]) -> Sight:
+        row = Sight(self.model)
         for piece in pieces:
             if piece.sites:
                 row.prefix(piece.sites["decoder"], piece.offset)
@@ -139,8 +111,8 @@ class Slow:
                 row.prefix(kv, kv.shape[2])
         return row
 
-    def _seq2seq(self, asked: Asked) -> _Seq2Seq:
-        row = _Sequence(self.model)
+    def _seq2seq(self, asked: Asked) -> Seq2SeqRow:
+        row = Sight(self.model)
         for piece in asked.pieces:
             for site in ("encoder", "cross"):
                 if site in piece.sites:
@@ -148,7 +120,7 @@ class Slow:
             if "decoder" in piece.sites:
                 row.prefix(piece.sites["decoder"], piece.offset)
         states = self.model.encode(self._encoder_tokens(asked), row.extras)
-        return _Seq2Seq(row, asked.decoder_ids, states)
+        return Seq2SeqRow(row, asked.decoder_ids, states)
 
     def _encoder_tokens(self, asked: Asked) -> tuple[int, ...] | Tensor:
         """Beside virtual tokens all real ones enter as embeddings, as PEFT passes them."""
@@ -160,34 +132,6 @@ class Slow:
             for piece in asked.pieces
         ]
         return torch.cat([*parts, self.model.embed(asked.input_ids)])
-
-
-@dataclass(frozen=True)
-class _Causal:
-    """Own tokens from `at` on stand `jump` positions further, behind the infix."""
-
-    row: _Sequence
-    start: tuple[int, ...]
-    at: int
-    jump: int
-
-    def logits(self, output: Sequence[int]) -> Tensor:
-        tokens = (*self.start, *output)
-        positions = self.row.positions(len(tokens))
-        positions[self.at :] += self.jump
-        return self.row.model.run(tokens, positions, self.row.extras)[0][-1]
-
-
-@dataclass(frozen=True)
-class _Seq2Seq:
-    row: _Sequence
-    start: tuple[int, ...]
-    states: Tensor
-
-    def logits(self, output: Sequence[int]) -> Tensor:
-        tokens = (*self.start, *output)
-        positions = self.row.positions(len(tokens))
-        return self.row.model.decode(self.states, tokens, positions, self.row.extras)[-1]
 
 
 def _generate(asked: Asked, row: Row) -> Said:
