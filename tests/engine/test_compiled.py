@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.twin import Twin, check_answers, check_unused, kv_of
+from engine.prefixes import kv_of
+from engine.twin import Twin, check_answers, check_unused
 from support.checks import error_code
 from support.engines import TENANT, Answers, HeldExecutor, answer, engine_over
 from support.native import native_file
@@ -128,7 +129,7 @@ def test_it_is_compiled_once_for_all(causal: Twin, layout: LayoutName, name: str
 
 def test_embeddings_that_are_not_finite_fail_alone(causal: Twin, layout: LayoutName) -> None:
     """And whoever asks later is told again, not served what is left of it."""
-    parts = causal.engine(layout, source=causal.source(spoiled={"embedded"}), capacity=448)
+    parts = causal.engine(layout, source=causal.source(ill={"embedded"}), capacity=448)
     fine = [causal.ask("text", "text"), causal.ask("bare")]
     for _ in range(2):
         answers = answer(parts.engine, [causal.ask("ill", "embedded", "five"), *fine])

@@ -177,7 +177,7 @@ class TestFaults:
         self, seq2seq: Twin, layout: LayoutName, name: str, tokens: int
     ) -> None:
         """Whichever site it is for; and whoever gets its memory next hears nothing of it."""
-        source = seq2seq.source(spoiled={name})
+        source = seq2seq.source(ill={name})
         parts = seq2seq.engine(layout, source=source, tokens=tokens, capacity=448)
         others = [r for r in crowd(seq2seq, 6) if name not in r.prefixes]
         ill = seq2seq.ask("ill", name, tokens=11, more=2)
@@ -186,37 +186,3 @@ class TestFaults:
         check_answers(seq2seq, answers, others)
         check_answers(seq2seq, answer(parts.engine, others), others)
         check_unused(parts)
-
-
-class TestRefusals:
-    def test_nothing_to_begin_with(self, seq2seq: Twin, layout: LayoutName) -> None:
-        parts = seq2seq.engine(layout)
-        requests = [seq2seq.ask("no-start", more=0), seq2seq.ask("no-input", "text", tokens=0)]
-        fine = seq2seq.ask("fine")
-        answers = answer(parts.engine, [*requests, fine])
-        assert [error_code(answers, r.id) for r in requests] == ["invalid_request"] * 2
-        check_answers(seq2seq, answers, [fine])
-
-    def test_more_than_the_encoder_has_positions(self, seq2seq: Twin, layout: LayoutName) -> None:
-        """Virtual tokens of the encoder take some; keys and values take none."""
-        parts = seq2seq.engine(layout)
-        fits = [
-            seq2seq.ask("bare", tokens=128, new=2),
-            seq2seq.ask("virtual", "embedded", "text", tokens=115, new=2),
-            seq2seq.ask("prefix", "encoder", "cross", tokens=128, new=2),
-        ]
-        more = [
-            seq2seq.ask("bare+", tokens=129, new=2),
-            seq2seq.ask("virtual+", "embedded", "text", tokens=116, new=2),
-        ]
-        answers = answer(parts.engine, [*fits, *more])
-        check_answers(seq2seq, answers, fits)
-        assert [error_code(answers, r.id) for r in more] == ["prompt_too_long"] * 2
-
-    def test_more_than_the_decoder_has_positions(self, seq2seq: Twin, layout: LayoutName) -> None:
-        parts = seq2seq.engine(layout)
-        fits = seq2seq.ask("fits", "five", more=118, new=6)
-        more = seq2seq.ask("more", "five", more=119, new=6)
-        answers = answer(parts.engine, [fits, more])
-        check_answers(seq2seq, answers, [fits])
-        assert error_code(answers, "more") == "prompt_too_long"

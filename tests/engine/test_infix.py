@@ -86,7 +86,7 @@ def test_leaves_at_any_time(causal: Twin, layout: LayoutName, steps: int) -> Non
 def test_one_that_is_not_finite_fails_alone(
     causal: Twin, layout: LayoutName, name: str, tokens: int
 ) -> None:
-    source = causal.source(spoiled={name})
+    source = causal.source(ill={name})
     parts = causal.engine(layout, source=source, tokens=tokens, capacity=448)
     requests = crowd(causal, tokens=4, more=2)
     answers = answer(parts.engine, requests)
