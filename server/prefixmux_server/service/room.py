@@ -13,6 +13,7 @@ from typing import Protocol
 
 from prefixmux_server.engine.messages import ModelInfo
 from prefixmux_server.errors import PromptTooLong
+from prefixmux_store.errors import InvalidPrefix
 
 
 class Sized(Protocol):
@@ -70,4 +71,15 @@ def check_encoder(input_tokens: int, prefix: PrefixSize, model: ModelInfo) -> No
         raise PromptTooLong(
             f"The prefix and the input are {read - most} tokens too long for the encoder.",
             param="input",
+        )
+
+
+def check_positions(prefix: Sized, model: ModelInfo) -> None:
+    """Raises `InvalidPrefix` for one that leaves no position for a single token: it could never
+    be served."""
+    size = size_of(prefix, model)
+    if model.context is not None and max(size.offset, size.encoder) >= model.context:
+        raise InvalidPrefix(
+            "too_long",
+            f"The prefix takes all of the model's {model.context} positions; use fewer tokens.",
         )

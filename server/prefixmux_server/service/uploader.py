@@ -10,28 +10,22 @@ import asyncio
 from contextlib import suppress
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.engine.messages import EngineError, ModelInfo, Ready
+from prefixmux_server.engine.messages import ModelInfo, Ready
 from prefixmux_server.engine.shape import model_shape
-from prefixmux_server.errors import EngineUnavailable, InvalidRequest, Relayed
+from prefixmux_server.errors import EngineUnavailable, InvalidRequest
 from prefixmux_server.service.admission import check_stop
 from prefixmux_server.service.codecs import Codecs
 from prefixmux_server.service.limits import check_parameters
 from prefixmux_server.service.parameters import settle
-from prefixmux_server.service.prompt import begins_decoder
-from prefixmux_server.service.room import Sized, size_of
+from prefixmux_server.service.room import check_positions
 from prefixmux_server.service.textfile import text_file
+from prefixmux_server.service.trial import check_trial, run_trial
 from prefixmux_server.service.upload import Composition, Filed, NativeFile, PeftFiles, Upload
 from prefixmux_store.checks import check_defaults
-from prefixmux_store.content import Content, composed, of_file
+from prefixmux_store.content import composed, of_file
 from prefixmux_store.convert.peft import from_peft
-from prefixmux_store.errors import (
-    InvalidPrefix,
-    PreconditionFailed,
-    StoreError,
-    TaskNotFound,
-)
+from prefixmux_store.errors import PreconditionFailed, StoreError, TaskNotFound
 from prefixmux_store.format import PrefixFile
-from prefixmux_store.meta import INFIX_METHODS
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.types import Defaults, Version
 
@@ -77,7 +71,7 @@ class Uploader:
         found = await asyncio.to_thread(self._store.resolve_parts, tenant, names)
         content = composed(found)
         check_positions(content, model)
-        _check_trial(await self._try(tenant, content, model))
+        check_trial(await run_trial(self._engine, tenant, content, model))
         return await asyncio.to_thread(
             self._store.compose,
             tenant,
@@ -121,15 +115,11 @@ class Uploader:
         """A refused upload of the same content may discard the file between staging and trial;
         it is staged once more then."""
         content = of_file(staged)
-        error = await self._try(tenant, content, model)
+        error = await run_trial(self._engine, tenant, content, model)
         if error is not None and error.code == "prefix_unavailable":
             await asyncio.to_thread(self._store.stage, tenant, staged.data)
-            error = await self._try(tenant, content, model)
-        _check_trial(error)
-
-    async def _try(self, tenant: str, content: Content, model: ModelInfo) -> EngineError | None:
-        decoder_ids = _trial_decoder_ids(content, model)
-        return await self._engine.probe(tenant, content.digests, decoder_ids)
+            error = await run_trial(self._engine, tenant, content, model)
+        check_trial(error)
 
     def _commit(
         self, tenant: str, upload: Upload, staged: PrefixFile, defaults: Defaults
@@ -163,17 +153,6 @@ class Uploader:
         return ready
 
 
-def check_positions(prefix: Sized, model: ModelInfo) -> None:
-    """Raises `InvalidPrefix` for one that leaves no position for a single token: it could never
-    be served."""
-    size = size_of(prefix, model)
-    if model.context is not None and max(size.offset, size.encoder) >= model.context:
-        raise InvalidPrefix(
-            "too_long",
-            f"The prefix takes all of the model's {model.context} positions; use fewer tokens.",
-        )
-
-
 def _defaults(upload: Upload, ready: Ready) -> Defaults:
     """Raises `InvalidRequest` and `InvalidParameter`, as a request that said the same."""
     defaults = check_defaults(Defaults(upload.template, upload.parameters))
@@ -181,21 +160,3 @@ def _defaults(upload: Upload, ready: Ready) -> Defaults:
     check_parameters(parameters, ready.model)
     check_stop(parameters, ready)
     return defaults
-
-
-def _trial_decoder_ids(content: Content, model: ModelInfo) -> tuple[int, ...]:
-    """As a request would have them; which token it is does not matter."""
-    if model.family == "seq2seq":
-        return begins_decoder(model) or (0,)
-    methods = {part.method for part in content.parts or ()} | {content.method}
-    return (model.bos_token_id or 0,) if methods & INFIX_METHODS else ()
-
-
-def _check_trial(error: EngineError | None) -> None:
-    if error is None:
-        return
-    if error.code == "non_finite_output":
-        raise InvalidPrefix(
-            "non_finite", "A trial forward with this prefix gave values that are not finite."
-        )
-    raise Relayed(error.code, error.message)
