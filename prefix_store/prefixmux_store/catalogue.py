@@ -42,6 +42,7 @@ class Draft:
             prefix_tokens=content.prefix_tokens,
             bytes=content.bytes,
             base_model=content.base_model,
+            base_fingerprint=content.base_fingerprint,
             description=self.description,
             created_at=created_at,
             parts=(itself,) if content.parts is None else content.parts,

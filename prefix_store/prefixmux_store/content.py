@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prefixmux_store.errors import InvalidRequest
@@ -26,6 +26,7 @@ class Content:
     prefix_tokens: int
     bytes: int
     base_model: str | None
+    base_fingerprint: str | None
     parts: tuple[Part, ...] | None = None
 
     @property
@@ -42,6 +43,7 @@ def of_file(file: PrefixFile) -> Content:
         prefix_tokens=file.tokens,
         bytes=file.nbytes,
         base_model=file.meta.base_model,
+        base_fingerprint=file.meta.base.fingerprint,
     )
 
 
@@ -53,7 +55,6 @@ def composed(versions: Sequence[Version]) -> Content:
     parts = tuple(part for version in versions for part in version.parts)
     check_count(len(parts))
     _check_infixes(parts)
-    names = {version.base_model for version in versions}
     return Content(
         digests=tuple(part.digest for part in parts),
         method=parts[0].method if len(parts) == 1 else COMPOSITION,
@@ -61,7 +62,8 @@ def composed(versions: Sequence[Version]) -> Content:
         position_offset=_sums([version.position_offset for version in versions]),
         prefix_tokens=sum(version.prefix_tokens for version in versions),
         bytes=sum(version.bytes for version in versions),
-        base_model=names.pop() if len(names) == 1 else None,
+        base_model=_common(version.base_model for version in versions),
+        base_fingerprint=_common(version.base_fingerprint for version in versions),
         parts=parts,
     )
 
@@ -80,6 +82,12 @@ def _check_infixes(parts: Sequence[Part]) -> None:
         raise InvalidRequest(
             "A composition has one infix at most: leave all infixes but one out.", param="compose"
         )
+
+
+def _common(claims: Iterable[str | None]) -> str | None:
+    """What all say; None unless they agree."""
+    said = set(claims)
+    return said.pop() if len(said) == 1 else None
 
 
 def _sums(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:

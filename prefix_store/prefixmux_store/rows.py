@@ -12,7 +12,8 @@ from prefixmux_store.types import Defaults, Part, Task, Version
 
 VERSION_COLUMNS = (
     "v.tenant, v.task_id, v.version, v.digests, v.method, v.sites, v.position_offset,"
-    " v.prefix_tokens, v.bytes, v.base_model, v.description, v.created_at, v.parts, v.defaults"
+    " v.prefix_tokens, v.bytes, v.base_model, v.description, v.created_at, v.parts, v.defaults,"
+    " v.base_fingerprint"
 )
 TASK_COLUMNS = (
     "t.tenant, t.task_id,"
@@ -24,7 +25,7 @@ _TASK_WIDTH = 5
 
 def version_of(row: Sequence[Any]) -> Version:
     tenant, task_id, version, digests, method, sites, offsets, tokens, *rest = row
-    size, base_model, description, created_at, parts, about = rest
+    size, base_model, description, created_at, parts, about, fingerprint = rest
     names = tuple(json.loads(digests))
     itself = Part(task_id, version, names[0], tokens, method)
     return Version(
@@ -38,6 +39,7 @@ def version_of(row: Sequence[Any]) -> Version:
         prefix_tokens=tokens,
         bytes=size,
         base_model=base_model,
+        base_fingerprint=fingerprint,
         description=description,
         created_at=created_at,
         parts=(itself,) if parts is None else tuple(Part(**part) for part in json.loads(parts)),
@@ -76,6 +78,7 @@ def values_of(version: Version) -> tuple[object, ...]:
         version.created_at,
         _parts_text(version),
         defaults_text(version.defaults),
+        version.base_fingerprint,
     )
 
 

@@ -49,10 +49,12 @@ CREATE TABLE number (
     PRIMARY KEY (tenant, task_id)
 ) WITHOUT ROWID
 """
-# `parts` is null where a version is its own only part, `defaults` where it has none.
+# `parts` is null where a version is its own only part, `defaults` where it has none,
+# `base_fingerprint` also where the version is older than this schema.
 _SCHEMA_2 = """
 ALTER TABLE version ADD COLUMN parts TEXT;
-ALTER TABLE version ADD COLUMN defaults TEXT
+ALTER TABLE version ADD COLUMN defaults TEXT;
+ALTER TABLE version ADD COLUMN base_fingerprint TEXT
 """
 
 _TASKS = f"""

@@ -40,7 +40,8 @@ class Version:
     """One immutable version. `position_offset` is resolved, one per site.
 
     `parts` names each of the `digests`, in order. An upload is its own only part; with several,
-    `method` is COMPOSITION and sites, offsets, tokens and bytes are sums.
+    `method` is COMPOSITION and sites, offsets, tokens and bytes are sums. `base_model` and
+    `base_fingerprint` are what the file says it was made for, if all of several say the same.
     """
 
     tenant: str
@@ -53,6 +54,7 @@ class Version:
     prefix_tokens: int
     bytes: int
     base_model: str | None
+    base_fingerprint: str | None
     description: str | None
     created_at: float
     parts: tuple[Part, ...]

@@ -47,6 +47,7 @@ async def test_a_native_file_put_is_stored_and_shown(api: Api) -> None:
         "prefix_tokens": 3,
         "bytes": len(data),
         "base_model": "tiny-base",
+        "base_fingerprint": None,
         "description": None,
         "residency": "disk",
         "parts": [

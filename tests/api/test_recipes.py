@@ -35,6 +35,8 @@ async def test_a_text_is_stored_as_its_tokens(api: Api) -> None:
     version = await stored(api, text="Be brief.", description="terse", activate=False)
     assert (version["method"], version["sites"]) == ("TEXT", {"text": 8})
     assert (version["prefix_tokens"], version["description"]) == (8, "terse")
+    assert version["base_fingerprint"] == MODEL.fingerprint
+    assert (await api.client.get("/prefixes/e2e/versions/1")).json() == version
     task = (await api.client.get("/prefixes/e2e")).json()
     assert task["active_version"] is None
     file = parse((await api.client.get("/prefixes/e2e/versions/1/file")).content)

@@ -26,6 +26,7 @@ class VersionView:
 
     `parts`: its prefixes in order, itself alone unless it was composed. `template`: what stands
     around a text input, as `{input}`; `parameters`: what holds where a request says nothing.
+    `base_fingerprint`: of the model that the file claims.
     """
 
     task_id: str
@@ -36,6 +37,7 @@ class VersionView:
     prefix_tokens: int
     bytes: int
     base_model: str | None
+    base_fingerprint: str | None
     description: str | None
     created_at: float
     residency: ResidencyState
@@ -114,6 +116,7 @@ def version_view(version: Version, residency: ResidencyState) -> VersionView:
         prefix_tokens=version.prefix_tokens,
         bytes=version.bytes,
         base_model=version.base_model,
+        base_fingerprint=version.base_fingerprint,
         description=version.description,
         created_at=version.created_at,
         residency=residency,
