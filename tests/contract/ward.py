@@ -65,7 +65,7 @@ class Ward:
         piece = self.pieces[name]
         inputs = len(piece.token_ids) if piece.embeddings is None else len(piece.embeddings)
         if inputs and not piece.sites and not self.slow.model.seq2seq:
-            return inputs * self.loaded.spec.bytes_per_token(self.loaded.module.dtype)
+            return inputs * self.loaded.specs["decoder"].bytes_per_token(self.loaded.module.dtype)
         tensors = [*piece.sites.values(), piece.embeddings]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 

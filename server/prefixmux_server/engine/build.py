@@ -90,6 +90,7 @@ class _Builder:
 
         loaded = load_model(folder, device, self.settings.dtype, trial)
         _log_slow_layers(loaded.dense.kept, device)
+        _log_left_out(loaded.left_out)
         dtype, rows = loaded.module.dtype, self.settings.max_batch_rows
         capacity = self.settings.kv_tokens or default_capacity(loaded.specs, dtype, device, rows)
         memory = make_memory(name, loaded.specs, capacity, dtype, device)
@@ -185,6 +186,11 @@ def _log_slow_layers(kept: Mapping[str, str], device: torch.device) -> None:
     if kept and device.type == "cpu":
         reasons = ", ".join(sorted(set(kept.values())))
         logging.getLogger(__name__).warning("%d dense layers not packed: %s", len(kept), reasons)
+
+
+def _log_left_out(reasons: Mapping[str, str]) -> None:
+    for method, reason in reasons.items():
+        logging.getLogger(__name__).warning("%s is not served: %s", method, reason)
 
 
 def _tokenizer(loaded: LoadedModel) -> TokenizerInfo | None:

@@ -64,11 +64,6 @@ class LoadedModel:
     tokenizer: Tokenizer | None
     dense: DenseReport
 
-    @property
-    def spec(self) -> SiteSpec:
-        """Of the decoder's self attention."""
-        return self.specs[DECODER]
-
 
 def resolve_device(name: str) -> torch.device:
     if name == "auto":
