@@ -39,7 +39,15 @@ _BART = {
     "max_position_embeddings": 512,
     **_START,
 }
-_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, **_START}
+_T5 = {
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "initializer_factor": 0.5,
+    **_START,
+}
 
 
 @dataclass(frozen=True)

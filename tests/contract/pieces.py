@@ -13,6 +13,7 @@ DECODER_ONLY: tuple[tuple[str, ...], ...] = (
     ("infix-unshifted",),
     ("infix-embedded",),
     ("five", "infix"),
+    ("infix", "one", "infix-unshifted"),
     ("text", "unshifted", "infix-embedded"),
 )
 ENCODER_DECODER: tuple[tuple[str, ...], ...] = (

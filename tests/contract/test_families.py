@@ -6,16 +6,20 @@ The truth is the slow reference's answer to one request; all memory that no live
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from contract.rounds import Round, check
 from contract.ward import BEAMS, Ward
 from support.engines import Answers, HeldExecutor, answer
 from support.faults import RaisesFor
+from support.models import load_folder
 from support.slow import Asked
 from support.sources import Counted, Spoiled
 from support.stored import LogitsRecorder, stored_engine
+from support.tiny import LAYOUTS
 
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.memory.select import LayoutName
@@ -149,6 +153,20 @@ def test_a_row_that_breaks_its_pass_fails_alone(ward: Ward, layout: LayoutName) 
             assert error is not None and error.code == "internal_error"
         else:
             assert tuple(answers.tokens[question.name]) == question.said.tokens, question.name
+
+
+def test_in_bfloat16_only_rounding_differs(ward: Ward) -> None:
+    """No token is promised there, but every method runs, and means the same."""
+    half = replace(ward, loaded=load_folder(ward.model, dtype="bfloat16"))
+    for layout in LAYOUTS:
+        recorder = LogitsRecorder()
+        engine = make(half, layout, failpoints=recorder)
+        requests = [half.submit(question, max_new_tokens=1) for question in ward.questions]
+        answers = answer(engine, requests)
+        for question in ward.questions:
+            assert answers.finished[question.name].error is None, question.name
+            pair = torch.stack([recorder.of(question.name)[0].float(), question.said.logits[0]])
+            assert float(torch.corrcoef(pair)[0, 1]) > 0.995, question.name
 
 
 def make(ward: Ward, layout: LayoutName, **options: Any) -> Engine:

@@ -50,11 +50,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Ward:
-    """Prefixes and their digests by name; `root` is the folder of the store that holds them."""
+    """`model` is its folder, `root` that of a store of its prefixes, which go by name."""
 
     family: Family
     loaded: LoadedModel
     slow: Slow
+    model: Path
     root: Path
     pieces: Mapping[str, Piece]
     digests: Mapping[str, str]
@@ -105,7 +106,8 @@ def make_ward(name: str, root: Path) -> Ward:
             piece: upload(store, loaded, piece, native_file(content))
             for piece, content in pieces.items()
         }
-    return Ward(family, loaded, slow, root / "store", pieces, digests, _questions(slow, pieces))
+    questions = _questions(slow, pieces)
+    return Ward(family, loaded, slow, folder, root / "store", pieces, digests, questions)
 
 
 def _questions(slow: Slow, pieces: Mapping[str, Piece]) -> list[Question]:
