@@ -103,8 +103,15 @@ async def test_a_model_without_tokenizer_answers_ids(api: Api) -> None:
     assert (output["text"], output["token_ids"]) == (None, list(BEST.token_ids))
 
 
-@pytest.mark.parametrize("beams", [(), (BEST,), (BEST, SECOND, THIRD)])
-async def test_another_number_of_beams_is_the_servers_fault(
+async def test_a_search_may_find_fewer(api: Api) -> None:
+    finds(api, BEST)
+    answer = await searched(api, num_beams=4, num_return=4, max_new_tokens=1)
+    assert [output["score"] for output in answer["outputs"]] == [-0.25]
+    assert answer["usage"]["generated_tokens"] == len(BEST.token_ids)
+
+
+@pytest.mark.parametrize("beams", [(), (BEST, SECOND, THIRD)])
+async def test_no_beams_or_too_many_are_the_servers_fault(
     api: Api, beams: tuple[BeamOutput, ...]
 ) -> None:
     finds(api, *beams)
