@@ -17,15 +17,14 @@ class Task:
     """One task: the prefix that is bundled for it and how its pairs become prompts.
 
     `pairs` names the data set (with `reverse` its targets are the inputs); `prefix_tokens` is the
-    length of the prefix, `minutes` how long it is trained. Dialogue acts are sent with spaces
-    around their signs, so that a name has the same tokens in the act and in the sentence.
+    length of the prefix. Dialogue acts are sent with spaces around their signs, so that a name has
+    the same tokens in the act and in the sentence.
     """
 
     task_id: str
     pairs: str
     title: str
     prefix_tokens: int
-    minutes: float
     reverse: bool = False
 
     def source(self, text: str) -> str:
@@ -42,14 +41,14 @@ class Task:
 
 
 TASKS: tuple[Task, ...] = (
-    Task("hotel", "rnnlg_hotel", "hotel act to sentence", 5, 2.0),
-    Task("restaurant", "rnnlg_restaurant", "restaurant act to sentence", 8, 1.0),
-    Task("laptop", "rnnlg_laptop", "laptop act to sentence", 10, 2.0),
-    Task("tv", "rnnlg_tv", "television act to sentence", 16, 1.3),
-    Task("e2e", "e2e", "restaurant table to sentence", 20, 3.5),
-    Task("snips", "snips", "command to intent and slots", 32, 3.5),
-    Task("regex", "nl2regex", "description to regular expression", 50, 1.3),
-    Task("table", "e2e", "sentence to restaurant table", 64, 2.0, reverse=True),
+    Task("hotel", "rnnlg_hotel", "hotel act to sentence", 5),
+    Task("restaurant", "rnnlg_restaurant", "restaurant act to sentence", 8),
+    Task("laptop", "rnnlg_laptop", "laptop act to sentence", 10),
+    Task("tv", "rnnlg_tv", "television act to sentence", 16),
+    Task("e2e", "e2e", "restaurant table to sentence", 20),
+    Task("snips", "snips", "command to intent and slots", 32),
+    Task("regex", "nl2regex", "description to regular expression", 50),
+    Task("table", "e2e", "sentence to restaurant table", 64, reverse=True),
 )
 
 # Uploaded by `demo.run` while the server is already answering for the others.

@@ -3,7 +3,7 @@
     python -m demo.train_prefixes --data DATA [--task e2e ...]
 
 PEFT's own prefix encoder with its reparameterising MLP; PEFT folds the MLP away when it saves.
-One CPU thread; like the model's, a run's length is given in minutes (`Task.minutes`).
+One CPU thread; like the model's, a run's length is given in minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from demo.tasks import TASKS, Task, task
 ROWS = 16
 LONGEST = 200
 HIDDEN = 384
-PEAK_LEARNING_RATE = 8e-3
+PEAK_LEARNING_RATE = 3e-3
 WARM_UP_STEPS = 50
 SEED = 11
 
@@ -90,9 +90,8 @@ def train_task(wanted: Task, arguments: argparse.Namespace) -> None:
     )
     pairs = task_pairs(arguments.data, wanted, "train")
     examples = [each for each in encode(wanted, pairs, tokenizer) if len(each.ids) <= LONGEST]
-    minutes = arguments.minutes or wanted.minutes
     peft = attach_prefix(model, wanted.prefix_tokens)
-    train(peft, shuffled(examples, ROWS, Random(SEED)), minutes * 60, arguments.rate)
+    train(peft, shuffled(examples, ROWS, Random(SEED)), arguments.minutes * 60, arguments.rate)
     save(peft, arguments.out / wanted.task_id)
 
 
@@ -102,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with pairs/")
     parser.add_argument("--model", type=Path, default=Path("demo/model"))
     parser.add_argument("--out", type=Path, default=Path("demo/prefixes"))
-    parser.add_argument("--minutes", type=float, help="per task; default: the task's own")
+    parser.add_argument("--minutes", type=float, default=4.0, help="per task")
     parser.add_argument("--rate", type=float, default=PEAK_LEARNING_RATE)
     parser.add_argument("--task", action="append", choices=[each.task_id for each in TASKS])
     arguments = parser.parse_args()
