@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from service.fakes import EOS, INFO, MODEL, SEQ2SEQ, START, VOCABULARY, ids
@@ -14,7 +15,6 @@ from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnav
 from prefixmux_server.service.prompt import Prompt, check_ids, prompt_of
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.target import Target
-from prefixmux_server.service.template import MAX_CHARACTERS
 from prefixmux_server.service.text import TextCodec
 from prefixmux_store.types import Defaults, Part
 
@@ -86,10 +86,13 @@ def test_a_template_is_replaced_and_nothing_else(template: str, text: str) -> No
 
 
 def test_a_template_grows_no_text_that_could_never_be_served() -> None:
-    at = target("PREFIX_TUNING", template="{input}" * 1000)
-    with pytest.raises(PromptTooLong) as caught:
-        made(MODEL, at, input="x" * (MAX_CHARACTERS // 1000))
-    assert caught.value.param == "input"
+    codec = Mock(TextCodec)
+    for method in ("PREFIX_TUNING", "TEXT"):
+        at = target(method, template="{input}" * 16)
+        with pytest.raises(PromptTooLong) as caught:
+            prompt_of(GenerationRequest(input="x" * (2**20 // 16)), at, codec, MODEL)
+        assert caught.value.param == "input"
+    assert codec.mock_calls == []
 
 
 def test_a_decoder_begins_with_its_start_token() -> None:

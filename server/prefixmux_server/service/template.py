@@ -11,8 +11,8 @@ from prefixmux_store.checks import INPUT
 
 OUTPUT = "{output}"
 PLACES = re.compile("|".join(map(re.escape, (INPUT, OUTPUT))))
-# Of a filled template: one that names a long text a thousand times would fill the memory.
-MAX_CHARACTERS = 1 << 21
+# Of a filled template: one that repeats a long text would fill the memory, and hold up everybody.
+MAX_CHARACTERS = 1 << 20
 
 
 def filled_size(template: str, texts: Mapping[str, str]) -> int:
