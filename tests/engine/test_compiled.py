@@ -19,6 +19,7 @@ from support.sources import Counted
 from support.stored import upload
 from support.tiny import prompt
 
+from prefixmux_server.engine.build import compiler
 from prefixmux_server.engine.compile import Compiler
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.prefix import DECODER, PrefixKey
@@ -61,9 +62,9 @@ def stored(twin: Twin, root: Path) -> tuple[StoreSource, dict[str, PrefixKey]]:
 def test_what_is_announced_is_what_is_held(twin: Twin, layout: LayoutName, tmp_path: Path) -> None:
     """Else the budget for prefixes would not hold. Text that stays text weighs next to nothing."""
     source, keys = stored(twin, tmp_path)
-    compiler = Compiler(twin.loaded.model, scratch(twin, layout))
+    compile = compiler(twin.loaded, scratch(twin, layout)(64))
     for name, key in keys.items():
-        held = compiler(source.load(key))
+        held = compile(source.load(key))
         assert held.key == key
         if held.token_ids:
             assert held.nbytes <= source.size(key)

@@ -32,7 +32,7 @@ from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader, loader_threads
 from prefixmux_server.memory.memory import KVMemory, RowNeeds
 from prefixmux_server.memory.prefix import DECODER
-from prefixmux_server.memory.residency import Residency
+from prefixmux_server.memory.residency import Compile, Residency, as_stored
 from prefixmux_server.memory.select import (
     LayoutName,
     default_capacity,
@@ -169,8 +169,10 @@ def _sites(specs: Mapping[str, SiteSpec]) -> tuple[SiteInfo, ...]:
     return tuple(SiteInfo(n, s.layers, s.kv_heads, s.k_dim, s.v_dim) for n, s in found)
 
 
-def compiler(loaded: LoadedModel, memory: KVMemory) -> Compiler:
+def compiler(loaded: LoadedModel, memory: KVMemory) -> Compile:
     """Runs virtual tokens in memory of its own, of the kind that `memory` is."""
+    if loaded.family == "seq2seq":
+        return as_stored
     name: LayoutName = "slots" if memory.shares_prefixes else "rows"
     module = loaded.module
 

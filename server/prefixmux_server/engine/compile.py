@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prefixmux_server.memory.memory import KVMemory, RowLease, RowNeeds, RowSpan
-from prefixmux_server.memory.prefix import CROSS, DECODER, PrefixKV
+from prefixmux_server.memory.prefix import DECODER, PrefixKV
 from prefixmux_server.memory.source import PrefixLoadError
 from prefixmux_server.model.inputs import ForwardInputs, SequenceModel, TokenInputs
 
@@ -29,17 +29,14 @@ class Compiler:
     scratch: Callable[[int], KVMemory]
 
     def __call__(self, prefix: PrefixKV) -> PrefixKV:
-        """Anything but virtual tokens in front of a decoder-only model's row stays as it is.
+        """Anything but virtual tokens in front of a row stays as it is.
 
         Raises PrefixLoadError.
         """
         if not prefix.inputs or prefix.infix:
             return prefix
         try:
-            memory = self.scratch(prefix.inputs)
-            if CROSS in memory.layouts:
-                return prefix
-            kv = self._run(prefix, memory)
+            kv = self._run(prefix, self.scratch(prefix.inputs))
         except Exception as error:
             raise PrefixLoadError(
                 "prefix_unavailable", "this task's virtual tokens could not be run"

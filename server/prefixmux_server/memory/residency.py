@@ -36,7 +36,8 @@ class PrefixMemory(Protocol):
     def displace(self, prefix: PlacedPrefix) -> None: ...
 
 
-def _as_stored(kv: PrefixKV) -> PrefixKV:
+def as_stored(kv: PrefixKV) -> PrefixKV:
+    """For models with an encoder, before which virtual tokens stay inputs."""
     return kv
 
 
@@ -75,7 +76,7 @@ class Residency:
         *,
         host_bytes: int,
         device_bytes: int,
-        compile: Compile = _as_stored,
+        compile: Compile = as_stored,
     ) -> None:
         self._memory = memory
         self._compile = compile
