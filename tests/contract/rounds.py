@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ class Round:
     """`rng` decides the order and who leaves; the engine's loads run when it says so."""
 
     ward: Ward
+    questions: Sequence[Question]
     engine: Engine
     recorder: LogitsRecorder
     loads: HeldExecutor
@@ -48,7 +50,7 @@ class Round:
                 check_said(question, self.answers, self.recorder, name)
 
     def _ask(self) -> None:
-        question = self.rng.choice(self.ward.questions)
+        question = self.rng.choice(self.questions)
         request = self.ward.submit(question, f"#{len(self.asked)}")
         self.asked[request.id] = question
         self.engine.submit(request)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from contract.rounds import Round, check
-from contract.ward import BEAMS, Ward
+from contract.ward import BEAMS, Ward, random_questions
 from support.engines import Answers, HeldExecutor, answer
 from support.faults import RaisesFor
 from support.models import load_folder
@@ -91,9 +91,20 @@ def test_staggered_joins_and_leaves(ward: Ward, layout: LayoutName, rows: int, t
     recorder, loads = LogitsRecorder(), HeldExecutor()
     engine = make(ward, layout, failpoints=recorder, executor=loads, rows=rows, tokens=tokens)
     rng = random.Random(f"{ward.loaded.architecture} {layout} {rows}")
-    played = Round(ward, engine, recorder, loads, rng, requests=25).run()
+    played = Round(ward, ward.questions, engine, recorder, loads, rng, requests=25).run()
     played.check()
     assert len(played.aborted) < 15
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+def test_random_mixtures(ward: Ward, layout: LayoutName, seed: int) -> None:
+    rng = random.Random(seed)
+    questions = random_questions(ward, rng, 30)
+    for rows, tokens in ((2, 3), (7, 19), (40, 2048)):
+        recorder, loads = LogitsRecorder(), HeldExecutor()
+        engine = make(ward, layout, failpoints=recorder, executor=loads, rows=rows, tokens=tokens)
+        Round(ward, questions, engine, recorder, loads, rng, requests=60).run().check()
 
 
 def test_prefixes_come_and_go(ward: Ward, layout: LayoutName) -> None:

@@ -110,27 +110,41 @@ def make_ward(name: str, root: Path) -> Ward:
     return Ward(family, loaded, slow, folder, root / "store", pieces, digests, questions)
 
 
+def random_questions(ward: Ward, rng: random.Random, count: int) -> list[Question]:
+    """Prefixes in any number and order, prompts of any length, and no close call."""
+    names, found = sorted(ward.pieces), list[Question]()
+    while len(found) < count:
+        mixture = tuple(rng.sample(names, rng.randrange(5)))
+        # An infix that starts from embeddings stands alone.
+        if "infix-embedded" in mixture and len(set(INFIXES) & set(mixture)) > 1:
+            continue
+        pieces = [ward.pieces[name] for name in mixture]
+        before, after = rng.randrange(1, 40), rng.randrange(1, 5)
+        question = _question(ward.slow, mixture, pieces, before, after)
+        if question.said.sure == TOKENS:
+            found.append(question)
+    return found
+
+
 def _questions(slow: Slow, pieces: Mapping[str, Piece]) -> list[Question]:
     """Every mixture twice, with prompts of two lengths."""
     rng = random.Random(0)
     own = ENCODER_DECODER if slow.model.seq2seq else DECODER_ONLY
-    questions = []
-    for mixture in (*COMMON, *own):
-        for lengths in rng.sample(_PROMPTS, 2):
-            asked = _asked(slow, [pieces[name] for name in mixture], *lengths)
-            if not slow.model.seq2seq and not any(name in INFIXES for name in mixture):
-                asked = _joined(asked)
-            questions.append(Question(mixture, asked, slow.greedy(asked)))
-    return questions
+    return [
+        _question(slow, mixture, [pieces[name] for name in mixture], *lengths)
+        for mixture in (*COMMON, *own)
+        for lengths in rng.sample(_PROMPTS, 2)
+    ]
 
 
-def _asked(slow: Slow, pieces: Sequence[Piece], before: int, after: int) -> Asked:
-    given = random_ids(after, seed=after)
-    start = (2, *given[1:]) if slow.model.seq2seq else given
-    return Asked(random_ids(before, seed=before), TOKENS, tuple(pieces), start)
-
-
-def _joined(asked: Asked) -> Asked:
-    """The same tokens where no infix divides them."""
-    whole = (*asked.input_ids, *asked.decoder_ids)
-    return Asked(whole, asked.max_new_tokens, asked.pieces)
+def _question(
+    slow: Slow, mixture: tuple[str, ...], pieces: Sequence[Piece], before: int, after: int
+) -> Question:
+    """Where no infix divides them, the tokens before and after are one prompt."""
+    x, y = random_ids(before, seed=before), random_ids(after, seed=after)
+    if slow.model.seq2seq:
+        y = (2, *y[1:])
+    elif not set(INFIXES) & set(mixture):
+        x, y = (*x, *y), ()
+    asked = Asked(x, TOKENS, tuple(pieces), y)
+    return Question(mixture, asked, slow.greedy(asked))
