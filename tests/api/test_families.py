@@ -50,7 +50,7 @@ async def test_a_model_without_a_position_table_ends_with_its_memory(api: Api) -
     api.engine.serve(replace(SEQ2SEQ, context=None, capacity_tokens=100))
     await api.put("e2e", THREE_SITES)
     await api.generate(task_id="e2e", input=[1] * 96)
-    assert api.engine.submitted[0].sampling.max_new_tokens == 100 - 3 - 1
+    assert api.engine.submitted[0].sampling.max_new_tokens == 100 - 3
     more = await api.generate(task_id="e2e", input=[1] * 97)
     assert error_of(more, 422, "prompt_too_long")["param"] == "input"
 

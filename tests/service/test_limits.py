@@ -55,6 +55,25 @@ def test_a_stored_max_new_tokens_is_a_wish() -> None:
         asked(settle({"max_new_tokens": 40}, {"max_new_tokens": 2}))
 
 
+def test_beams_ask_for_what_is_sure_to_fit_unless_told_otherwise() -> None:
+    model = replace(MODEL, context=None, capacity_tokens=1024)
+
+    def most(tokens: int, **given: Any) -> int:
+        parameters = Parameters(num_beams=8, **given)
+        return sampling_params(parameters, prompt(tokens), SHIFTED, model).max_new_tokens
+
+    assert most(5) == most(5, usual_new_tokens=1000) == 1024 // 8 - 15 + 1
+    assert most(5, usual_new_tokens=20) == 20
+    assert most(5, max_new_tokens=1009 // 8 + 1) == 127
+    with pytest.raises(InvalidParameter) as caught:
+        most(5, max_new_tokens=128)
+    assert caught.value.message == (
+        "max_new_tokens must be at most 127 with this prefix, prompt and 8 beams."
+    )
+    # Rows that copied so long a prompt would not fit at all: only those that share it can.
+    assert most(900, usual_new_tokens=1000) == (1024 - 910) // 8 + 1
+
+
 @pytest.mark.parametrize(
     ("parameters", "param"),
     [

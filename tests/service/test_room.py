@@ -3,10 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from service.fakes import CAPACITY, CONTEXT, MODEL, SEQ2SEQ, native, native_at
 
 from prefixmux_server.errors import PromptTooLong
-from prefixmux_server.service.room import PrefixSize, check_encoder, room, size_of
+from prefixmux_server.memory.layout import SiteSpec
+from prefixmux_server.memory.rows import RowLayout
+from prefixmux_server.memory.slots import SlotLayout
+from prefixmux_server.service.room import PrefixSize, check_encoder, room, size_of, sure_room
 from prefixmux_store.content import of_file
 from prefixmux_store.format import PrefixMeta, encode, parse
 
@@ -30,11 +34,42 @@ def test_room_ends_with_the_position_table(tokens: int, prefix: PrefixSize, expe
 
 
 def test_room_without_a_table_ends_with_the_memory() -> None:
-    assert room(5, SHIFTED, replace(MODEL, context=None)) == CAPACITY - 15
+    assert room(5, SHIFTED, replace(MODEL, context=None)) == CAPACITY - 14
 
 
 def test_room_never_exceeds_the_memory() -> None:
-    assert room(5, SHIFTED, replace(MODEL, capacity_tokens=20)) == 5
+    assert room(5, SHIFTED, replace(MODEL, capacity_tokens=20)) == 6
+
+
+SPEC = SiteSpec("decoder", 1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 16])
+@pytest.mark.parametrize("tokens", [1, 5, 100, 960])
+def test_room_for_rows_is_what_the_memory_takes(rows: int, tokens: int) -> None:
+    """Rows that share their prefix have the most room, those that copy it have what is sure."""
+    capacity = 1024
+    model = replace(MODEL, context=None, capacity_tokens=capacity)
+
+    def takes(layout: RowLayout | SlotLayout, new: int) -> bool:
+        return layout.fits(10, tokens + new - 1, forks=rows - 1, shared=tokens)
+
+    most = room(tokens, UNSHIFTED, model, rows)
+    shared = SlotLayout(SPEC, capacity, torch.float32, torch.device("cpu"))
+    assert takes(shared, most)
+    assert not takes(shared, most + 1)
+    sure = sure_room(tokens, UNSHIFTED, model, rows)
+    copied = RowLayout(SPEC, capacity, torch.float32)
+    assert sure < 1 or (takes(copied, sure) and takes(shared, sure))
+    assert not takes(copied, max(1, sure + 1))
+
+
+def test_rows_have_positions_of_their_own() -> None:
+    assert room(5, SHIFTED, MODEL, 4) == sure_room(5, SHIFTED, MODEL, 4) == CONTEXT - 14
+
+
+def test_what_does_not_fit_at_all_is_counted_once() -> None:
+    assert room(21, UNSHIFTED, replace(MODEL, capacity_tokens=20), 4) == 1 - 11
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.errors import InvalidParameter, PromptTooLong
 from prefixmux_server.service.parameters import Parameters
 from prefixmux_server.service.prompt import Prompt
-from prefixmux_server.service.room import PrefixSize, check_encoder, room
+from prefixmux_server.service.room import PrefixSize, check_encoder, room, sure_room
 
 SEEDS = 2**63
 
@@ -108,28 +108,34 @@ def _beams(asked: Parameters) -> BeamParams | None:
 
 
 def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model: ModelInfo) -> int:
-    left = _room(prompt, prefix, model)
+    if model.family == "seq2seq":
+        check_encoder(len(prompt.input_ids), prefix, model)
+    tokens, param = _decoder_tokens(prompt, model)
+    most = room(tokens, prefix, model, asked.num_beams)
+    if most < 1:
+        raise PromptTooLong(
+            f"The prefix and the prompt leave no room for a token: {1 - most} too many.",
+            param=param,
+        )
     if asked.max_new_tokens is None:
-        return min(asked.usual_new_tokens, left)
-    if asked.max_new_tokens > left:
+        # Where none is sure, the engine knows whether there is room for as many as there may be.
+        sure = sure_room(tokens, prefix, model, asked.num_beams)
+        return min(asked.usual_new_tokens, sure if sure >= 1 else most)
+    if asked.max_new_tokens > most:
+        behind = (
+            f"prefix, prompt and {asked.num_beams} beams"
+            if asked.searches
+            else ("prefix and prompt")
+        )
         raise InvalidParameter(
-            f"max_new_tokens must be at most {left} with this prefix and prompt.",
+            f"max_new_tokens must be at most {most} with this {behind}.",
             param="parameters.max_new_tokens",
         )
     return asked.max_new_tokens
 
 
-def _room(prompt: Prompt, prefix: PrefixSize, model: ModelInfo) -> int:
-    """At least 1. Raises `PromptTooLong`."""
-    decoder_tokens, param = len(prompt.decoder_ids), "decoder_input"
+def _decoder_tokens(prompt: Prompt, model: ModelInfo) -> tuple[int, str]:
+    """How many the decoder reads before its first, and the field that most of them are from."""
     if model.family == "seq2seq":
-        check_encoder(len(prompt.input_ids), prefix, model)
-    else:
-        decoder_tokens, param = decoder_tokens + len(prompt.input_ids), "input"
-    left = room(decoder_tokens, prefix, model)
-    if left < 1:
-        raise PromptTooLong(
-            f"The prefix and the prompt leave no room for a token: {1 - left} too many.",
-            param=param,
-        )
-    return left
+        return len(prompt.decoder_ids), "decoder_input"
+    return len(prompt.input_ids) + len(prompt.decoder_ids), "input"

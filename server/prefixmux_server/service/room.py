@@ -15,6 +15,9 @@ from prefixmux_server.engine.messages import ModelInfo
 from prefixmux_server.errors import PromptTooLong
 from prefixmux_store.errors import InvalidPrefix
 
+# Memory that is not shared is given to rows in pieces of this many tokens.
+GRAIN = 64
+
 
 class Sized(Protocol):
     """Anything that says where its virtual tokens are: a version, a target, an upload."""
@@ -48,16 +51,30 @@ def size_of(prefix: Sized, model: ModelInfo) -> PrefixSize:
     return PrefixSize(prefix.prefix_tokens, offset + run)
 
 
-def room(decoder_tokens: int, prefix: PrefixSize, model: ModelInfo) -> int:
-    """How many tokens can be generated behind so many of the decoder's; may be negative.
+def room(decoder_tokens: int, prefix: PrefixSize, model: ModelInfo, rows: int = 1) -> int:
+    """How many tokens can be generated, in each row, behind so many of the decoder's; below 1 by
+    as many tokens as are too many. Memory may be organised so that fewer fit: see `sure_room`.
 
-    The last token needs no position of its own: it is sampled, never fed.
+    The last token needs no position and no cell of its own: it is sampled, never fed.
     """
-    by_memory = model.capacity_tokens - prefix.decoder - decoder_tokens
+    spare = model.capacity_tokens - prefix.decoder - decoder_tokens
+    by_memory = 1 + (spare // rows if spare > 0 else spare)
+    return min(by_memory, _by_position(decoder_tokens, prefix, model, by_memory))
+
+
+def sure_room(decoder_tokens: int, prefix: PrefixSize, model: ModelInfo, rows: int = 1) -> int:
+    """`room` where each row holds a prefix and a prompt of its own, in whole grains."""
+    each = model.capacity_tokens // rows
+    if rows > 1:
+        each = each // GRAIN * GRAIN
+    by_memory = 1 + each - prefix.decoder - decoder_tokens
+    return min(by_memory, _by_position(decoder_tokens, prefix, model, by_memory))
+
+
+def _by_position(decoder_tokens: int, prefix: PrefixSize, model: ModelInfo, unbounded: int) -> int:
     if model.context is None:
-        return by_memory
-    by_position = model.context - prefix.offset - decoder_tokens + 1
-    return min(by_memory, by_position)
+        return unbounded
+    return 1 + model.context - prefix.offset - decoder_tokens
 
 
 def check_encoder(input_tokens: int, prefix: PrefixSize, model: ModelInfo) -> None:
