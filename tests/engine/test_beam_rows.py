@@ -177,6 +177,19 @@ class TestRoom:
         check_answers(causal, answers, requests)
         assert list(answers.finished) == ["first", "wide", "behind"]
 
+    def test_too_long_for_the_memory_says_what_to_do(
+        self, causal: Twin, layout: LayoutName
+    ) -> None:
+        parts = causal.engine(layout, capacity=128)
+        requests = [search(causal, "wide", new=60, beams=3), causal.ask("long", new=130)]
+        answers = answer(parts.engine, requests)
+        for id, fewer in (("wide", True), ("long", False)):
+            assert error_code(answers, id) == "prompt_too_long"
+            error = answers.finished[id].error
+            assert error is not None
+            assert ("ask for fewer beams" in error.message) == fewer
+            assert error.message.endswith("larger --kv-tokens")
+
     def test_memory_for_one_search_at_a_time(self, causal: Twin, layout: LayoutName) -> None:
         """Rows take whole pieces of memory, or share their beginning."""
         capacity = {"rows": 3 * 64, "slots": 5 + 5 + 3 * 3}[layout]

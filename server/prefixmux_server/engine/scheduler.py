@@ -211,11 +211,12 @@ class Scheduler:
         if error is None and not (
             self.memory.fits(prefixes, needs) and self.residency.fits(prefixes)
         ):
+            fewer = ", or ask for fewer beams" if needs.rows > 1 else ""
             return EngineError(
                 "prompt_too_long",
                 f"prefix, input and max_new_tokens need more tokens of KV memory than there are "
-                f"({self.memory.capacity_tokens}): shorten them, or start the server with a "
-                "larger --kv-tokens",
+                f"({self.memory.capacity_tokens}): shorten them{fewer}, or start the server with "
+                "a larger --kv-tokens",
             )
         return error
 
