@@ -120,8 +120,8 @@ def build_services(
     steps = StepLog(engine)
     return Services(
         engine=engine,
-        generation=GenerationService(engine, Admission(store), steps),
-        prefixes=PrefixService(engine, store, settings.max_prefix_tokens),
+        generation=GenerationService(engine, Admission(store, settings.max_batch_rows), steps),
+        prefixes=PrefixService(engine, store, settings.max_prefix_tokens, settings.max_batch_rows),
         steps=steps,
         lifecycle=lifecycle,
         max_body_bytes=settings.max_body_bytes,

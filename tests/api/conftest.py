@@ -21,7 +21,7 @@ from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
 from prefixmux_store.store import PrefixStore
 
-MAX_BODY, MAX_UPLOAD, MAX_PREFIX_TOKENS = 20_000, 50_000, 100
+MAX_BODY, MAX_UPLOAD, MAX_PREFIX_TOKENS, MAX_ROWS = 20_000, 50_000, 100, 6
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def store(tmp_path: Path) -> Iterator[PrefixStore]:
 async def api(store: PrefixStore, tmp_path: Path) -> AsyncIterator[Api]:
     engine, lifecycle = FakeEngine(), Lifecycle()
     steps = StepLog(engine)
-    with GenerationService(engine, Admission(store), steps) as generation:
+    with GenerationService(engine, Admission(store, MAX_ROWS), steps) as generation:
         services = Services(
             engine=engine,
             generation=generation,
-            prefixes=PrefixService(engine, store, MAX_PREFIX_TOKENS),
+            prefixes=PrefixService(engine, store, MAX_PREFIX_TOKENS, MAX_ROWS),
             steps=steps,
             lifecycle=lifecycle,
             max_body_bytes=MAX_BODY,

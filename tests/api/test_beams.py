@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from api.conftest import Api, error_of
+from api.conftest import MAX_ROWS, Api, error_of
 from service.fakes import EOS, Script, ids
 
 from prefixmux_server.engine.messages import BeamOutput
@@ -117,6 +117,22 @@ async def test_no_beams_or_too_many_are_the_servers_fault(
     finds(api, *beams)
     answer = await api.generate(input="a", parameters={"num_beams": 3, "num_return": 2})
     error_of(answer, 500, "internal_error")
+
+
+async def test_more_beams_than_rows_are_refused_at_once(api: Api) -> None:
+    finds(api, BEST)
+    await searched(api, num_beams=MAX_ROWS)
+    too_many = {"num_beams": MAX_ROWS + 1}
+    asked = await api.generate(input="a", parameters=too_many)
+    stored = await api.client.post(
+        "/prefixes", json={"task_id": "e2e", "text": "a", "parameters": too_many}
+    )
+    for answer in (asked, stored):
+        error = error_of(answer, 422, "invalid_parameter")
+        assert error["param"] == "parameters.num_beams"
+        assert "--max-batch-rows" in error["message"]
+    assert len(api.engine.submitted) == 1
+    assert api.stored() == (0, 0)
 
 
 async def test_a_search_that_read_another_prefix_is_dropped(api: Api) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from api.conftest import MAX_BODY, MAX_PREFIX_TOKENS, Api, error_of
+from api.conftest import MAX_BODY, MAX_PREFIX_TOKENS, MAX_ROWS, Api, error_of
 from service.fakes import CONTEXT, MODEL, SEQ2SEQ, START, VOCABULARY, ids
 
 from prefixmux_server.engine.messages import EngineError
@@ -65,7 +65,7 @@ async def test_a_text_takes_positions_and_comes_with_its_defaults(api: Api) -> N
 
 async def test_a_long_text_is_kept_as_its_tokens_alone(api: Api) -> None:
     api.engine.serve(replace(MODEL, context=None, methods=("TEXT",)))
-    roomy = PrefixService(api.engine, api.store, 6000)
+    roomy = PrefixService(api.engine, api.store, 6000, MAX_ROWS)
     api.app.state.services = replace(api.app.state.services, prefixes=roomy)
     await stored(api, text="l" * 10_000)
     file = parse((await api.client.get("/prefixes/e2e/versions/1/file")).content)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from prefixmux_server.engine.messages import Ready, Submit
 from prefixmux_server.errors import TokenizerUnavailable
 from prefixmux_server.service.codecs import Codecs
-from prefixmux_server.service.limits import sampling_params
+from prefixmux_server.service.limits import check_rows, sampling_params
 from prefixmux_server.service.parameters import Parameters, settle
 from prefixmux_server.service.prompt import Prompt, prompt_of
 from prefixmux_server.service.request import GenerationRequest
@@ -37,10 +37,11 @@ class Admitted:
 
 
 class Admission:
-    """Thread-safe."""
+    """Thread-safe. `max_rows` are those of a batch."""
 
-    def __init__(self, store: PrefixStore) -> None:
+    def __init__(self, store: PrefixStore, max_rows: int) -> None:
         self._store = store
+        self._max_rows = max_rows
         self._codecs = Codecs()
 
     def admit(
@@ -52,6 +53,7 @@ class Admission:
         codec = self._codecs.of(ready)
         parameters = settle(request.parameters, target.defaults.parameters)
         check_stop(parameters, ready)
+        check_rows(parameters, self._max_rows)
         prompt = prompt_of(request, target, codec, ready.model)
         submit = _submit(tenant, target, prompt, parameters, ready, arrived)
         return Admitted(submit, target, parameters, prompt.tokens, codec, ready.model.id, arrived)

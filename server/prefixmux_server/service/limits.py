@@ -73,6 +73,16 @@ def check_parameters(asked: Parameters, model: ModelInfo) -> None:
         _check_search(asked)
 
 
+def check_rows(asked: Parameters, max_rows: int) -> None:
+    """Raises `InvalidParameter` for more beams than a batch has rows."""
+    if asked.num_beams > max_rows:
+        raise InvalidParameter(
+            f"num_beams must be at most {max_rows}, the rows of a batch: ask for fewer, or start"
+            " the server with a larger --max-batch-rows.",
+            param="parameters.num_beams",
+        )
+
+
 def _check_least(asked: Parameters, max_new_tokens: int) -> None:
     if asked.min_new_tokens > max_new_tokens:
         raise InvalidParameter(

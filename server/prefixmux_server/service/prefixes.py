@@ -29,12 +29,15 @@ FARTHEST_FIRST: tuple[ResidencyState, ...] = ("disk", "host", "device")
 
 
 class PrefixService:
-    """Each call names its tenant. `max_prefix_tokens` bounds an upload."""
+    """Each call names its tenant. `max_prefix_tokens` bounds an upload, `max_rows` the beams that
+    a version may store."""
 
-    def __init__(self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int) -> None:
+    def __init__(
+        self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int, max_rows: int
+    ) -> None:
         self._engine = engine
         self._store = store
-        self._uploader = Uploader(engine, store, max_prefix_tokens)
+        self._uploader = Uploader(engine, store, max_prefix_tokens, max_rows)
 
     async def upload(self, tenant: Tenant, upload: Upload) -> tuple[VersionView, bool]:
         """The version that holds the content, and whether it is new. Raises as `Uploader` does."""

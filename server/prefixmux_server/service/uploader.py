@@ -15,7 +15,7 @@ from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.errors import EngineUnavailable, InvalidRequest
 from prefixmux_server.service.admission import check_stop
 from prefixmux_server.service.codecs import Codecs
-from prefixmux_server.service.limits import check_parameters
+from prefixmux_server.service.limits import check_parameters, check_rows
 from prefixmux_server.service.parameters import settle
 from prefixmux_server.service.room import check_positions
 from prefixmux_server.service.textfile import text_file
@@ -31,12 +31,15 @@ from prefixmux_store.types import Defaults, Version
 
 
 class Uploader:
-    """`max_prefix_tokens` bounds one prefix."""
+    """`max_prefix_tokens` bounds one prefix, `max_rows` the beams of one request."""
 
-    def __init__(self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int) -> None:
+    def __init__(
+        self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int, max_rows: int
+    ) -> None:
         self._engine = engine
         self._store = store
         self._max_prefix_tokens = max_prefix_tokens
+        self._max_rows = max_rows
         self._codecs = Codecs()
 
     async def upload(self, tenant: str, upload: Upload) -> tuple[Version, bool]:
@@ -47,7 +50,7 @@ class Uploader:
         digest, the model; then `InvalidPrefix` non_finite when the trial forward overflows.
         """
         ready = self._ready()
-        defaults = _defaults(upload, ready)
+        defaults = _defaults(upload, ready, self._max_rows)
         if isinstance(upload.content, Composition):
             return await self._compose(tenant, upload, upload.content, defaults, ready.model)
         staged = await asyncio.to_thread(self._stage, tenant, upload, upload.content, ready)
@@ -153,10 +156,11 @@ class Uploader:
         return ready
 
 
-def _defaults(upload: Upload, ready: Ready) -> Defaults:
+def _defaults(upload: Upload, ready: Ready, max_rows: int) -> Defaults:
     """Raises `InvalidRequest` and `InvalidParameter`, as a request that said the same."""
     defaults = check_defaults(Defaults(upload.template, upload.parameters))
     parameters = settle(defaults.parameters, {})
     check_parameters(parameters, ready.model)
+    check_rows(parameters, max_rows)
     check_stop(parameters, ready)
     return defaults
