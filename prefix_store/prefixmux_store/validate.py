@@ -83,6 +83,17 @@ def _check_family(file: PrefixFile, shape: ModelShape) -> None:
             f"The prefix is for the site {lacking[0]}; the model has: decoder. Serve it on an"
             f" encoder-decoder model, or leave the tensor {lacking[0]} out of the file."
         )
+    if shape.family == "causal" and "decoder" not in file.tensors:
+        _check_runs(file.meta.position_offset or {})
+
+
+def _check_runs(offsets: Mapping[str, int]) -> None:
+    """Whose virtual tokens run as a decoder-only model's inputs shifts what follows them."""
+    if "decoder" in offsets:
+        raise IncompatiblePrefix(
+            "The prefix says that it does not shift the decoder; on a decoder-only model its"
+            " virtual tokens stand at positions of their own: leave decoder out of position_offset."
+        )
 
 
 def _check_claims(file: PrefixFile, shape: ModelShape) -> None:

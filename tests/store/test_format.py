@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefixmux_store.content import of_file
 from prefixmux_store.errors import InvalidPrefix, StoreError, UnsafeFormat
 from prefixmux_store.format import BaseClaim, PrefixFile, PrefixMeta, RawTensor, encode, parse
 from prefixmux_store.store import PrefixStore
@@ -116,6 +118,21 @@ def test_offsets_default_to_the_length_at_the_decoder_only() -> None:
     assert parse(encode({"encoder": kv(2)}, PrefixMeta())).offset("decoder") == 0
     unshifted = parse(encode(three, PrefixMeta(position_offset={"decoder": 0})))
     assert [unshifted.offset(site) for site in ("decoder", "encoder", "cross")] == [0, 0, 0]
+
+
+def test_a_site_without_a_tensor_may_be_said_not_to_shift() -> None:
+    about = PrefixMeta(position_offset={"decoder": 0, "encoder": 0, "cross": 0})
+    words = replace(about, method="TEXT", token_ids=(1, 2, 3))
+    for data, sites in (
+        (encode({"encoder": kv(2)}, about), {"encoder": 2}),
+        (encode({"decoder": kv(4), "cross": kv(1)}, about), {"cross": 1, "decoder": 4}),
+        (encode({}, words), {"text": 3}),
+    ):
+        found = parse(data)
+        assert found.sites == sites
+        assert found.meta.position_offset == about.position_offset
+        assert of_file(found).position_offset == dict.fromkeys(sites, 0)
+        assert encode(found.tensors, found.meta) == data
 
 
 def test_files_that_say_nothing_about_themselves_are_prefix_tuning() -> None:

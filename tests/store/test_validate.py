@@ -107,6 +107,21 @@ def test_an_infix_needs_a_decoder_only_model(method: str) -> None:
         check(tensors, PrefixMeta(method=method), replace(SEQ2SEQ, methods=served))
 
 
+def test_what_runs_as_a_decoder_only_models_inputs_shifts_what_follows() -> None:
+    served, said = ("TEXT", "P_TUNING"), {"decoder": 0, "encoder": 0}
+    words = PrefixMeta(method="TEXT", token_ids=(1, 2), position_offset=said)
+    virtual = PrefixMeta(method="P_TUNING", position_offset=said)
+    both: tuple[tuple[PrefixMeta, dict[str, RawTensor]], ...] = (
+        (words, {}),
+        (virtual, {"embeddings": tensor((3, HIDDEN))}),
+    )
+    for meta, tensors in both:
+        check(tensors, meta, replace(SEQ2SEQ, methods=served))
+        with pytest.raises(IncompatiblePrefix, match="leave decoder out of position_offset"):
+            check(tensors, meta, replace(SHAPE, methods=served))
+        check(tensors, replace(meta, position_offset={}), replace(SHAPE, methods=served))
+
+
 def test_the_ids_of_a_text_are_of_the_vocabulary() -> None:
     shape = replace(SHAPE, methods=("TEXT",))
     check({}, PrefixMeta(method="TEXT", token_ids=(0, 95)), shape)

@@ -405,7 +405,7 @@ def metadata() -> Iterator[Animal]:
         "offset number": {"position_offset": 3},
         "offset of nothing": {"position_offset": {"embeddings": 0}},
         "offset of a strange site": {"position_offset": {"../x": 0}},
-        "offset of an absent site": {"position_offset": {"encoder": 0}},
+        "offset of an absent site": {"position_offset": {"encoder": 3}},
         "offset negative": {"position_offset": {"decoder": -1}},
         "offset float": {"position_offset": {"decoder": 3.0}},
         "offset true": {"position_offset": {"decoder": True}},
@@ -441,6 +441,13 @@ def metadata() -> Iterator[Animal]:
     for site in ("encoder", "cross"):
         about = {"prefixmux": json.dumps({**fine, "position_offset": {site: 3}})}
         yield Animal(f"metadata: shifted {site}", box({site: GOOD}, BODY, about), "metadata")
+    for method, name, shape in (
+        ("PREFIX_TUNING", "encoder", SHAPE),
+        ("P_TUNING", "embeddings", [3, 32]),
+    ):
+        text = json.dumps({**fine, "method": method, "position_offset": {"decoder": 3}})
+        data = box({name: entry(shape, [0, SIZE])}, BODY, {"prefixmux": text})
+        yield Animal(f"metadata: a decoder shifted by {name}", data, "metadata")
 
 
 def values() -> Iterator[Animal]:
