@@ -10,6 +10,8 @@ from prefixmux_store.types import Defaults
 MAX_DESCRIPTION_BYTES = 4096
 MAX_TEMPLATE_BYTES = 64 * 1024
 MAX_PARAMETERS_BYTES = 16 * 1024
+# Each repeats the input: a template of nothing else would make megabytes of a short one.
+MAX_INPUTS = 16
 INPUT = "{input}"
 
 
@@ -28,13 +30,8 @@ def check_description(text: str | None) -> str | None:
 
 def check_defaults(defaults: Defaults) -> Defaults:
     """What the parameters mean is the server's business; here they are plain JSON."""
-    template = defaults.template
-    if template is not None and not 0 <= _bytes(template) <= MAX_TEMPLATE_BYTES:
-        message = f"A template is text of at most {MAX_TEMPLATE_BYTES} bytes."
-        raise InvalidRequest(message, param="template")
-    if template is not None and INPUT not in template:
-        message = f"A template needs {INPUT} where the request's input is to stand."
-        raise InvalidRequest(message, param="template")
+    if defaults.template is not None:
+        _check_template(defaults.template)
     try:
         text = strict_json.dumps(dict(defaults.parameters))
         fits = len(text) <= MAX_PARAMETERS_BYTES
@@ -45,6 +42,21 @@ def check_defaults(defaults: Defaults) -> Defaults:
         message = f"Default parameters are a JSON object of at most {MAX_PARAMETERS_BYTES} bytes."
         raise InvalidRequest(message, param="parameters")
     return defaults
+
+
+def _check_template(template: str) -> None:
+    inputs = template.count(INPUT)
+    if not 0 <= _bytes(template) <= MAX_TEMPLATE_BYTES:
+        message = f"A template is text of at most {MAX_TEMPLATE_BYTES} bytes."
+    elif not inputs:
+        message = f"A template needs {INPUT} where the request's input is to stand."
+    elif inputs > MAX_INPUTS:
+        message = (
+            f"A template names {INPUT} at most {MAX_INPUTS} times; this one does {inputs} times."
+        )
+    else:
+        return
+    raise InvalidRequest(message, param="template")
 
 
 def _bytes(text: str) -> int:

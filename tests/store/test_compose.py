@@ -173,6 +173,7 @@ def test_defaults_belong_to_the_version_and_tell_it_apart(store: PrefixStore) ->
         (Defaults(""), "template"),
         (Defaults("{input}\ud800"), "template"),
         (Defaults("{input}" + "x" * 65536), "template"),
+        (Defaults("{input}" * 17), "template"),
         (Defaults(parameters={"temperature": float("nan")}), "parameters"),
         (Defaults(parameters={"stop": ["\ud800"]}), "parameters"),
         (Defaults(parameters={"stop": ["x" * 20000]}), "parameters"),
@@ -185,6 +186,14 @@ def test_defaults_that_cannot_be_kept(store: PrefixStore, defaults: Defaults, pa
     assert caught.value.param == param
     with pytest.raises(TaskNotFound):
         store.get_task(TENANT, "t")
+
+
+def test_a_template_may_repeat_its_input_a_little(store: PrefixStore) -> None:
+    staged = store.stage(TENANT, prefix())
+    version, _ = store.commit(TENANT, "t", staged, defaults=Defaults("{input} " * 16))
+    assert version.defaults.template == "{input} " * 16
+    with pytest.raises(InvalidRequest, match="at most 16 times; this one does 17 times"):
+        store.commit(TENANT, "t", staged, defaults=Defaults("{input} " * 17))
 
 
 def test_what_cannot_be_composed(store: PrefixStore) -> None:
