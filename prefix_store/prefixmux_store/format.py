@@ -64,7 +64,7 @@ def parse(data: bytes) -> PrefixFile:
     text = box.metadata.get(meta.KEY)
     described = PrefixMeta() if text is None else meta.load(text)
     _check_method(described, box.tensors)
-    _check_offsets(described.position_offset or {}, box.tensors)
+    _check_offsets(described, box.tensors)
     check_values(box.tensors)
     return PrefixFile(digest_of(data), described, box.tensors, data)
 
@@ -135,11 +135,20 @@ def _check_text(described: PrefixMeta) -> None:
         raise InvalidPrefix("metadata", message)
 
 
-def _check_offsets(offsets: Mapping[str, int], tensors: Mapping[str, RawTensor]) -> None:
+def _check_offsets(described: PrefixMeta, tensors: Mapping[str, RawTensor]) -> None:
     """Only the decoder can be shifted, by nothing or by the length of what it has."""
+    offsets = described.position_offset
+    if offsets is None:
+        return
     for site, offset in offsets.items():
         if offset and site not in tensors:
             raise InvalidPrefix("metadata", f"position_offset shifts {site}, which has no tensor.")
         if offset and (site != "decoder" or offset != _tokens(tensors[site])):
             message = f"position_offset of {site} is neither 0 nor a decoder prefix's length."
             raise InvalidPrefix("metadata", message)
+    if described.method == "INFIX_EMBEDDING" and not offsets.get("decoder"):
+        raise InvalidPrefix(
+            "metadata",
+            "position_offset of INFIX_EMBEDDING is the decoder's length: its virtual tokens stand"
+            " at positions of their own. Say that, or leave position_offset out.",
+        )

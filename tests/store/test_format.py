@@ -135,6 +135,18 @@ def test_a_site_without_a_tensor_may_be_said_not_to_shift() -> None:
         assert encode(found.tensors, found.meta) == data
 
 
+def test_an_infix_of_embeddings_shifts_by_its_length_whatever_is_said() -> None:
+    tensors = {"decoder": kv(4), "embeddings": tensor((4, 12))}
+    about = PrefixMeta(method="INFIX_EMBEDDING")
+    for said in (None, {"decoder": 4}, {"decoder": 4, "encoder": 0}):
+        found = parse(encode(tensors, replace(about, position_offset=said)))
+        assert of_file(found).position_offset == {"decoder": 4, "embeddings": 0}
+    for wrong in ({"decoder": 0}, {}, {"encoder": 0}):
+        with pytest.raises(InvalidPrefix, match="stand at positions of their own") as caught:
+            encode(tensors, replace(about, position_offset=wrong))
+        assert caught.value.reason == "metadata"
+
+
 def test_files_that_say_nothing_about_themselves_are_prefix_tuning() -> None:
     bare = safetensors.numpy.save({"decoder": np.zeros((2, 2, 3, 2, 4), "<f4")})
     foreign = safetensors.numpy.save(
