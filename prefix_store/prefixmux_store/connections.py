@@ -7,6 +7,7 @@ one writer; synchronous=FULL makes a commit durable before it returns.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +146,9 @@ def _typed_errors(on_disk_error: Callable[[], StoreError]) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        # SQLite names tables and columns, never values: nothing here is a client's.
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        logging.getLogger(__name__).error("the catalogue failed: %s: %s", name, error)
         # The low byte is the class of the error, the rest says where it happened.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         raise _typed(code, on_disk_error) from error
@@ -158,4 +162,4 @@ def _typed(code: int, on_disk_error: Callable[[], StoreError]) -> StoreError:
     if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}:
         # After a failed sync nobody knows what the disk holds: a writer has to stop.
         return on_disk_error()
-    return StorageFailed()
+    return StorageFailed("catalogue")

@@ -177,8 +177,10 @@ class BlobCorrupt(Unavailable):
 
 
 class StorageFailed(Unavailable):
-    def __init__(self) -> None:
-        super().__init__("The store's disk reported an error; try again later.")
+    """`what` failed; it need not be the disk."""
+
+    def __init__(self, what: str = "disk") -> None:
+        super().__init__(f"The store's {what} reported an error; try again later.")
 
 
 class StoreBusy(Unavailable):

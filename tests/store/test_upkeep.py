@@ -290,6 +290,28 @@ def test_errors_of_the_catalogues_disk(
     connections.close()
 
 
+def test_the_cause_of_a_failed_statement_is_logged_and_no_disk_is_blamed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connections = Connections(folder / "db", ("CREATE TABLE t (x)",))
+    with pytest.raises(StorageFailed) as caught, connections.reading() as db:
+        db.execute("SELECT * FROM missing WHERE x = ?", ("of a client",))
+    assert caught.value.message == "The store's catalogue reported an error; try again later."
+    assert [(record.name, record.levelname) for record in caplog.records] == [
+        ("prefixmux_store.connections", "ERROR")
+    ]
+    assert "SQLITE_ERROR: no such table: missing" in caplog.text
+    assert "of a client" not in caplog.text
+    caplog.clear()
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    error.sqlite_errorname = "SQLITE_IOERR_READ"
+    with pytest.raises(StorageFailed, match="disk reported an error"), connections.reading():
+        raise error
+    assert "SQLITE_IOERR_READ: disk I/O error" in caplog.text
+    connections.close()
+
+
 def test_a_store_whose_catalogue_failed_to_sync_takes_no_more_changes(folder: Path) -> None:
     class Failing(SqliteCatalogue):
         def delete_task(self, tenant: str, task_id: str) -> None:
