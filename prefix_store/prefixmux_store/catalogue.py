@@ -65,7 +65,7 @@ class Catalogue(Protocol):
     """Raises `TaskNotFound`, `VersionNotFound` and, for its own storage, `Unavailable`."""
 
     def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
-        """The version and whether it is new: the same digests with the same defaults in the same
+        """The version and whether it is new: the same parts with the same defaults in the same
         live task are found again. Numbers start at 1 and are never reused. Raises
         `PreconditionFailed` when `create_only` and the task is live."""
         ...

@@ -77,7 +77,7 @@ WHERE t.tenant = ? AND t.task_id = ? ORDER BY v.version LIMIT ?
 _SAME = f"""
 SELECT {VERSION_COLUMNS} FROM version v WHERE v.tenant = ? AND v.task_id = ? AND v.digests = ?
     AND v.defaults IS ?
-ORDER BY v.version DESC LIMIT 1
+ORDER BY v.version DESC
 """
 _NEXT = """
 INSERT INTO number VALUES (?, ?, 1)
@@ -104,9 +104,8 @@ class SqliteCatalogue:
             if not live:
                 values = (*key, commit.now, commit.now)
                 db.execute("INSERT INTO task VALUES (?, ?, NULL, ?, ?)", values)
-            content = (json.dumps(draft.content.digests), defaults_text(draft.defaults))
-            same = db.execute(_SAME, (*key, *content)).fetchone()
-            version = version_of(same) if same else _insert(db, draft, commit.now)
+            same = _same(db, draft)
+            version = same or _insert(db, draft, commit.now)
             if commit.activate:
                 _activate(db, version, commit.now)
             elif not same:
@@ -193,6 +192,16 @@ class SqliteCatalogue:
 
     def close(self) -> None:
         self._connections.close()
+
+
+def _same(db: sqlite3.Connection, draft: Draft) -> Version | None:
+    """The newest version that says the same of itself, where its content came from included."""
+    content = (json.dumps(draft.content.digests), defaults_text(draft.defaults))
+    rows = db.execute(_SAME, (draft.tenant, draft.task_id, *content)).fetchall()
+    for version in map(version_of, rows):
+        if version.parts == draft.numbered(version.version, version.created_at).parts:
+            return version
+    return None
 
 
 def _insert(db: sqlite3.Connection, draft: Draft, now: float) -> Version:

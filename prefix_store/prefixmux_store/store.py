@@ -123,9 +123,10 @@ class PrefixStore:
     ) -> tuple[Version, bool]:
         """The version, and whether it was created now; durable when this returns.
 
-        Content that the live task holds already, with the same defaults, gives its version again
-        (and activates it, if asked). Raises `InvalidTaskId`, `InvalidRequest` for a description
-        or defaults that cannot be kept, `PreconditionFailed` if `create_only` finds the task live.
+        A file that was uploaded to the live task before, with the same defaults, gives its version
+        again (and activates it, if asked). Raises `InvalidTaskId`, `InvalidRequest` for a
+        description or defaults that cannot be kept, `PreconditionFailed` if `create_only` finds the
+        task live.
         """
         draft = _draft(tenant, task_id, of_file(staged), description, defaults)
 
@@ -154,8 +155,8 @@ class PrefixStore:
     ) -> tuple[Version, bool]:
         """A version made of stored ones, (task_id, version) in order; None: the active one, now.
 
-        As `commit`. Needs its parts' files, not their tasks: those may be deleted. Raises as
-        `resolve_parts` does, too.
+        As `commit`; equal content of other parts is another version. Needs its parts' files, not
+        their tasks: those may be deleted. Raises as `resolve_parts` does, too.
         """
         found = self.resolve_parts(tenant, parts)
         draft = _draft(tenant, task_id, composed(found), description, defaults)

@@ -6,7 +6,7 @@ writers and the replayed crashes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,13 +14,17 @@ from prefixmux_store.content import MAX_PARTS
 from prefixmux_store.errors import InvalidRequest, TaskNotFound, VersionActive, VersionNotFound
 from prefixmux_store.names import digest_of
 from prefixmux_store.store import PrefixStore
+from prefixmux_store.types import Version
 from store.makers import prefix
 
 TENANT = "default"
 Kind = Literal[
     "put", "quiet_put", "compose", "activate", "delete_task", "delete_version", "discard", "gc"
 ]
-Digests = tuple[str, ...]
+# Task, version and digest of each part, by the names it had when the version was made.
+Parts = tuple[tuple[str, int, str], ...]
+# An upload is its own part, by its number.
+PartsOf = Callable[[int], Parts]
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,17 @@ class Op:
 
 @dataclass(frozen=True)
 class TaskState:
-    versions: tuple[tuple[int, Digests], ...]
+    versions: tuple[tuple[int, Parts], ...]
     active: int | None
 
-    def number_of(self, digests: Digests) -> int | None:
-        return max((number for number, held in self.versions if held == digests), default=None)
+    def number_of(self, parts: PartsOf) -> int | None:
+        return max(
+            (number for number, held in self.versions if held == parts(number)), default=None
+        )
 
     @property
     def digests(self) -> set[str]:
-        return {digest for _, digests in self.versions for digest in digests}
+        return {digest for _, parts in self.versions for _, _, digest in parts}
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,11 @@ def expected(state: State, op: Op) -> tuple[State, str]:
         return state, "done"
     task = state.tasks.get(op.task_id)
     if op.kind in {"put", "quiet_put"}:
-        return _put(state, op, (digest_of(prefix(op.content)),))
+        digest = digest_of(prefix(op.content))
+        return _put(state, op, lambda number: ((op.task_id, number, digest),))
     if op.kind == "compose":
-        digests = _composed(state, op)
-        return (state, digests) if isinstance(digests, str) else _put(state, op, digests)
+        parts = _composed(state, op)
+        return (state, parts) if isinstance(parts, str) else _put(state, op, lambda _: parts)
     if task is None:
         return state, "no task"
     if op.kind == "delete_task":
@@ -138,14 +145,18 @@ def observed(store: PrefixStore) -> dict[str, TaskState]:
         for version in versions:
             assert store.get_version(TENANT, task.task_id, version.version) == version
             assert tuple(part.digest for part in version.parts) == version.digests
-        pairs = tuple((version.version, version.digests) for version in versions)
+        pairs = tuple((version.version, _parts(version)) for version in versions)
         tasks[task.task_id] = TaskState(pairs, task.active.version if task.active else None)
     return tasks
 
 
-def _composed(state: State, op: Op) -> Digests | str:
-    """The digests, or a word for why there are none."""
-    found: Digests = ()
+def _parts(version: Version) -> Parts:
+    return tuple((part.task_id, part.version, part.digest) for part in version.parts)
+
+
+def _composed(state: State, op: Op) -> Parts | str:
+    """The parts, or a word for why there are none."""
+    found: Parts = ()
     for name in op.parts:
         if (task := state.tasks.get(name)) is None:
             return "no task"
@@ -155,14 +166,14 @@ def _composed(state: State, op: Op) -> Digests | str:
     return found if len(found) <= MAX_PARTS else "too many"
 
 
-def _put(state: State, op: Op, digests: Digests) -> tuple[State, str]:
+def _put(state: State, op: Op, parts: PartsOf) -> tuple[State, str]:
     task = state.tasks.get(op.task_id) or TaskState((), None)
-    number = task.number_of(digests)
+    number = task.number_of(parts)
     outcome = f"old {number}"
     if number is None:
         number = state.last.get(op.task_id, 0) + 1
         state = replace(state, last={**state.last, op.task_id: number})
-        task = replace(task, versions=(*task.versions, (number, digests)))
+        task = replace(task, versions=(*task.versions, (number, parts(number))))
         outcome = f"new {number}"
     if op.kind in {"put", "compose"}:
         task = replace(task, active=number)

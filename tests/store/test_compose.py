@@ -150,6 +150,32 @@ def test_the_same_prefixes_in_the_same_task_are_the_same_version(store: PrefixSt
     assert store.resolve(TENANT, "t", None) == first
 
 
+def test_equal_content_of_other_tasks_is_another_version(store: PrefixStore) -> None:
+    """Its parts name where it came from; of those of the first, one is gone."""
+    for name in ("a", "b", "c"):
+        put(store, name, prefix(0))
+    first = compose(store, "t", "a", "b")
+    store.delete_task(TENANT, "a")
+    second, created = store.compose(TENANT, "t", [("c", None), ("b", None)])
+    assert created
+    assert [(part.task_id, part.version) for part in second.parts] == [("c", 1), ("b", 1)]
+    assert second.digests == first.digests
+    assert store.resolve(TENANT, "t", None) == second
+    assert store.compose(TENANT, "t", [("c", 1), ("b", 1)]) == (second, False)
+    assert store.compose(TENANT, "t", [("t", first.version)]) == (first, False)
+
+
+def test_an_upload_and_a_composition_of_it_are_two_versions(store: PrefixStore) -> None:
+    put(store, "a", prefix(0))
+    named = compose(store, "t", "a")
+    staged = store.stage(TENANT, prefix(0))
+    uploaded, created = store.commit(TENANT, "t", staged)
+    assert (created, uploaded.parts[0].task_id) == (True, "t")
+    assert store.commit(TENANT, "t", staged) == (uploaded, False)
+    assert store.compose(TENANT, "t", [("t", uploaded.version)]) == (uploaded, False)
+    assert store.compose(TENANT, "t", [("a", None)]) == (named, False)
+
+
 def test_defaults_belong_to_the_version_and_tell_it_apart(store: PrefixStore) -> None:
     staged = store.stage(TENANT, prefix())
     plain, _ = store.commit(TENANT, "t", staged)
