@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,23 @@ def kill_cycles(folder: Path, cycles: int, *arguments: str, seed: int = 1) -> di
 
 
 def test_three_hundred_killed_writers(tmp_path: Path) -> None:
-    account = kill_cycles(tmp_path / "store", 300)
-    assert account["violations"] == 0
-    assert account["cycles"] == 300
-    # Kills have to hit work, and uploads midway.
-    assert account["acknowledged"] > 300
-    assert account["begun and there"] > 0
-    assert account["begun and not there"] > 50
-    assert account["half-written files"] > 10
+    # Kills have to hit work, and uploads midway; on a busy machine that takes more of them.
+    wanted = Counter(
+        {
+            "cycles": 300,
+            "acknowledged": 301,
+            "begun and there": 1,
+            "begun and not there": 51,
+            "half-written files": 11,
+        }
+    )
+    account: Counter[str] = Counter()
+    for seed in range(1, 6):
+        account.update(kill_cycles(tmp_path / f"store-{seed}", 300, seed=seed))
+        assert account["violations"] == 0
+        if account >= wanted:
+            break
+    assert account >= wanted
 
 
 def test_a_writer_that_promises_too_early_is_found_out(tmp_path: Path) -> None:
