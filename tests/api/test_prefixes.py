@@ -456,6 +456,28 @@ async def test_a_trial_forward_that_overflows_keeps_the_upload_out(api: Api) -> 
     assert api.stored() == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "flag"),
+    [
+        (EngineError("prompt_too_long", "Too long."), "--kv-tokens"),
+        (EngineError("prefix_unavailable", "Too large.", "too_long"), "--prefix-host-bytes"),
+    ],
+)
+async def test_a_prefix_that_no_memory_holds_is_too_long(
+    api: Api, error: EngineError, flag: str
+) -> None:
+    api.engine.probe_error = error
+    for answer in (
+        await api.client.put("/prefixes/e2e", content=native()),
+        await api.client.post("/prefixes", json={"task_id": "e2e", "text": "a"}),
+    ):
+        refusal = error_of(answer, 422, "invalid_prefix")
+        assert refusal["reason"] == "too_long"
+        assert flag in refusal["message"]
+    assert len(api.engine.probed) == 2
+    assert api.stored() == (0, 0)
+
+
 async def test_a_trial_forward_that_fails_leaves_nothing(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

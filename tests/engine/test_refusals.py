@@ -51,7 +51,11 @@ class TestRefusals:
         source = tiny.source(a=10, large=30)
         parts = tiny.engine(layout, source=source, host_bytes=tiny.bytes_of(20))
         assert self.refused(tiny, parts, ask("large", "large")) == "prefix_unavailable"
+        assert self.refused(tiny, parts, ask("both", "large", "a")) == "prefix_unavailable"
         assert PrefixKey("default", "large") not in source.loads
+        finished = answer(parts.engine, [ask("again", "large")]).finished["again"]
+        assert finished.error is not None
+        assert finished.error.reason == "too_long"
 
     def test_a_prefix_larger_than_the_device_budget(self, tiny: Tiny) -> None:
         source = tiny.source(a=10, large=30)

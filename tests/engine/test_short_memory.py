@@ -79,7 +79,9 @@ class TestShortMemory:
         answers = answer(parts.engine, requests)
         error = answers.finished["both"].error
         assert error is not None
-        assert error.code == "prefix_unavailable"
+        assert error.code == "invalid_request"
+        assert "compose fewer" in error.message
+        assert "--prefix-host-bytes" in error.message
         check_texts(tiny, parts, answers, requests[1:])
 
     def test_the_same_prefix_twice_counts_once_in_the_budget(

@@ -73,10 +73,14 @@ class Timing:
 
 @dataclass(frozen=True)
 class EngineError:
-    """A typed failure of one request; `code` is one of the HTTP contract's error codes."""
+    """A typed failure of one request; `code` is one of the HTTP contract's error codes.
+
+    `reason` is `too_long` of a prefix that is unavailable because no memory could hold it.
+    """
 
     code: str
     message: str
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

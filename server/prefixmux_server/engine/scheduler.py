@@ -13,6 +13,7 @@ from prefixmux_server.engine.prompt import Prompt, prompt_of
 from prefixmux_server.engine.queue import Verdict, WaitingQueue
 from prefixmux_server.engine.request import Request, Sequence
 from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowLease
+from prefixmux_server.memory.prefix import PrefixKey
 from prefixmux_server.memory.residency import Residency, State
 
 
@@ -189,13 +190,24 @@ class Scheduler:
             failure = self.residency.failure(key)
             if failure is not None:
                 return EngineError(failure.code, failure.message)
-        if self.residency.exceeds_budget(request.keys):
+        return self._oversized(request.keys)
+
+    def _oversized(self, keys: Seq[PrefixKey]) -> EngineError | None:
+        """Of one prefix its owner's upload is at fault, of several the request."""
+        if not self.residency.exceeds_budget(keys):
+            return None
+        if any(self.residency.exceeds_budget([key]) for key in keys):
             return EngineError(
                 "prefix_unavailable",
                 "this task's prefix is larger than all memory for prefixes; "
                 "start the server with a larger --prefix-host-bytes",
+                reason="too_long",
             )
-        return None
+        return EngineError(
+            "invalid_request",
+            "these prefixes are together larger than all memory for prefixes; compose fewer, or "
+            "start the server with a larger --prefix-host-bytes",
+        )
 
     def _unfit(self, request: Request) -> EngineError | None:
         """Why it can never run, now that its prefixes are known; else its prompt is made."""

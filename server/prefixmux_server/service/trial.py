@@ -26,7 +26,18 @@ def check_trial(error: EngineError | None) -> None:
         raise InvalidPrefix(
             "non_finite", "A trial forward with this prefix gave values that are not finite."
         )
+    if error.code == "prompt_too_long":
+        raise _too_long("leaves no room in KV memory for a request", "--kv-tokens")
+    if error.reason == "too_long":
+        raise _too_long("is larger than all memory for prefixes", "--prefix-host-bytes")
     raise Relayed(error.code, error.message)
+
+
+def _too_long(why: str, flag: str) -> InvalidPrefix:
+    return InvalidPrefix(
+        "too_long",
+        f"The prefix {why}: use fewer tokens, or start the server with a larger {flag}.",
+    )
 
 
 def _decoder_ids(content: Content, model: ModelInfo) -> tuple[int, ...]:

@@ -119,7 +119,7 @@ class Uploader:
         it is staged once more then."""
         content = of_file(staged)
         error = await run_trial(self._engine, tenant, content, model)
-        if error is not None and error.code == "prefix_unavailable":
+        if error is not None and error.code == "prefix_unavailable" and error.reason is None:
             await asyncio.to_thread(self._store.stage, tenant, staged.data)
             error = await run_trial(self._engine, tenant, content, model)
         check_trial(error)
