@@ -121,3 +121,5 @@ def test_the_encoder_reads_so_much(
     with pytest.raises(PromptTooLong) as caught:
         check_encoder(most + 1, prefix, model)
     assert caught.value.param == "input"
+    full = "encoder" if most + prefix.encoder == context else "--kv-tokens"
+    assert full in caught.value.message

@@ -82,11 +82,16 @@ def check_encoder(input_tokens: int, prefix: PrefixSize, model: ModelInfo) -> No
     could not attend to all of it."""
     read = prefix.encoder + input_tokens
     most = model.capacity_tokens - prefix.cross
-    if model.context is not None:
-        most = min(most, model.context)
+    if model.context is not None and model.context <= most and read > model.context:
+        raise PromptTooLong(
+            f"The prefix and the input are {read - model.context} tokens too long for the encoder:"
+            " shorten the input.",
+            param="input",
+        )
     if read > most:
         raise PromptTooLong(
-            f"The prefix and the input are {read - most} tokens too long for the encoder.",
+            f"The prefix and the input are {read - most} tokens too long for KV memory: shorten"
+            " the input, or start the server with a larger --kv-tokens.",
             param="input",
         )
 
