@@ -231,6 +231,22 @@ async def test_a_search_is_not_streamed(api: Api) -> None:
     assert error_of(answer, 422, "invalid_request")["param"] == "stream"
 
 
+@pytest.mark.parametrize(
+    ("field", "advice"),
+    [
+        ({"stream": True}, "leave stream out: answers come in one piece."),
+        ({"parameters": {"n": 2}}, "leave n out and send the request once for each output."),
+        ({"parameters": {"logprobs": 1}}, "leave logprobs out."),
+        ({"parameters": {"prompt_logprobs": 1}}, "leave prompt_logprobs out."),
+    ],
+)
+async def test_what_there_is_not_says_what_to_do(
+    api: Api, field: dict[str, Any], advice: str
+) -> None:
+    answer = await api.generate(input="a", **field)
+    assert answer.json()["error"]["message"].endswith(advice)
+
+
 async def test_bytes_that_are_no_strict_json(api: Api, subtests: pytest.Subtests) -> None:
     for raw in BAD_JSON:
         for headers in ({}, {"content-type": "application/json; charset=utf-8"}):

@@ -47,6 +47,19 @@ async def test_a_text_is_stored_as_its_tokens(api: Api) -> None:
     assert api.engine.probed == [("default", (version["prefix_digest"],), ())]
 
 
+async def test_examples_for_a_model_without_a_tokenizer(api: Api) -> None:
+    api.engine.without_tokenizer()
+    answer = await post(api, examples=PAIRS)
+    assert error_of(answer, 422, "tokenizer_unavailable")["param"] == "examples"
+
+
+@pytest.mark.parametrize("field", ["text", "examples"])
+async def test_a_text_over_the_context_names_its_field(api: Api, field: str) -> None:
+    long: Any = "x" * CONTEXT if field == "text" else [{"input": "x" * CONTEXT, "output": "y"}]
+    error = error_of(await post(api, **{field: long}), 422, "invalid_prefix")
+    assert (error["reason"], error["param"]) == ("too_long", field)
+
+
 async def test_the_same_text_is_the_same_version(api: Api) -> None:
     first = await stored(api, text="Be brief.")
     again = await post(api, text="Be brief.", activate=None, template=None)

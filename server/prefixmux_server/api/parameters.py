@@ -35,12 +35,14 @@ def _early_stopping(value: object) -> object:
     return value
 
 
-def only(default: T) -> AfterValidator:
+def only(default: T, instead: str) -> AfterValidator:
     """A feature this server does not have: nothing but its default is accepted."""
 
     def check(value: T) -> T:
         if value != default:
-            raise PydanticCustomError("unsupported", "This is not supported by this server")
+            raise PydanticCustomError(
+                "unsupported", "This server does not have it; {instead}", {"instead": instead}
+            )
         return value
 
     return AfterValidator(check)
@@ -66,9 +68,18 @@ class ParametersBody(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    n: Annotated[int, Field(ge=1, le=16), only(1)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20), only(None)] | None = None
-    prompt_logprobs: Annotated[int, Field(ge=0, le=20), only(None)] | None = None
+    n: (
+        Annotated[
+            int,
+            Field(ge=1, le=16),
+            only(1, "leave n out and send the request once for each output"),
+        ]
+        | None
+    ) = None
+    logprobs: Annotated[int, Field(ge=0, le=20), only(None, "leave logprobs out")] | None = None
+    prompt_logprobs: (
+        Annotated[int, Field(ge=0, le=20), only(None, "leave prompt_logprobs out")] | None
+    ) = None
     num_beams: Annotated[int, Field(ge=1, le=16)] | None = None
     num_return: Annotated[int, Field(ge=1, le=16)] | None = None
     length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None

@@ -89,7 +89,9 @@ class GenerateBody(RowBody):
         }
     )
 
-    stream: Annotated[bool, only(False)] | None = None
+    stream: Annotated[bool, only(False, "leave stream out: answers come in one piece")] | None = (
+        None
+    )
 
 
 class BatchBody(Strict):

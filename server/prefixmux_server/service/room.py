@@ -96,12 +96,13 @@ def check_encoder(input_tokens: int, prefix: PrefixSize, model: ModelInfo) -> No
         )
 
 
-def check_positions(prefix: Sized, model: ModelInfo) -> None:
+def check_positions(prefix: Sized, model: ModelInfo, param: str | None = None) -> None:
     """Raises `InvalidPrefix` for one that leaves no position for a single token: it could never
-    be served."""
+    be served. `param`: the field that it was made from."""
     size = size_of(prefix, model)
     if model.context is not None and max(size.offset, size.encoder) >= model.context:
         raise InvalidPrefix(
             "too_long",
             f"The prefix takes all of the model's {model.context} positions; use fewer tokens.",
+            param=param,
         )

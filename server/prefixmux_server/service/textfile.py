@@ -21,10 +21,7 @@ def text_file(
     Raises `TokenizerUnavailable`, `InvalidRequest`, and `InvalidPrefix` too_long.
     """
     if codec is None:
-        raise TokenizerUnavailable(
-            "This model has no tokenizer; upload a native TEXT file of token ids.",
-            param=content.param,
-        )
+        raise no_tokenizer(content)
     token_ids = codec.opening(content.text)
     if not token_ids:
         raise InvalidRequest("The text has no tokens; send some.", param=content.param)
@@ -37,3 +34,11 @@ def text_file(
     kept = content.text if len(content.text.encode()) <= MAX_KEPT_BYTES else None
     base = BaseClaim(vocab=model.vocabulary, fingerprint=model.fingerprint)
     return encode({}, PrefixMeta(method="TEXT", base=base, token_ids=token_ids, text=kept))
+
+
+def no_tokenizer(content: PromptText) -> TokenizerUnavailable:
+    """Why there is no such file."""
+    return TokenizerUnavailable(
+        "This model has no tokenizer; upload a native TEXT file of token ids.",
+        param=content.param,
+    )

@@ -18,9 +18,16 @@ from prefixmux_server.service.codecs import Codecs
 from prefixmux_server.service.limits import check_parameters, check_rows
 from prefixmux_server.service.parameters import settle
 from prefixmux_server.service.room import check_positions
-from prefixmux_server.service.textfile import text_file
+from prefixmux_server.service.textfile import no_tokenizer, text_file
 from prefixmux_server.service.trial import check_trial, run_trial
-from prefixmux_server.service.upload import Composition, Filed, NativeFile, PeftFiles, Upload
+from prefixmux_server.service.upload import (
+    Composition,
+    Filed,
+    NativeFile,
+    PeftFiles,
+    PromptText,
+    Upload,
+)
 from prefixmux_store.checks import check_defaults
 from prefixmux_store.content import composed, of_file
 from prefixmux_store.convert.peft import from_peft
@@ -45,11 +52,14 @@ class Uploader:
     async def upload(self, tenant: str, upload: Upload) -> tuple[Version, bool]:
         """The version that holds the content, and whether it is new. Durable when this returns.
 
-        Raises, in this order: `PreconditionFailed` if `create_only` finds the task live; what is
-        wrong with its defaults; the store's errors in the contract's order: the file's own, its
-        digest, the model; then `InvalidPrefix` non_finite when the trial forward overflows.
+        Raises, in this order: `TokenizerUnavailable` for a text; `PreconditionFailed` if
+        `create_only` finds the task live; what is wrong with its defaults; the store's errors in
+        the contract's order: the file's own, its digest, the model; then `InvalidPrefix` for what
+        the trial forward finds.
         """
         ready = self._ready()
+        if isinstance(upload.content, PromptText) and ready.tokenizer is None:
+            raise no_tokenizer(upload.content)
         defaults = _defaults(upload, ready, self._max_rows)
         if isinstance(upload.content, Composition):
             return await self._compose(tenant, upload, upload.content, defaults, ready.model)
@@ -89,12 +99,13 @@ class Uploader:
         """The checks that need no forward; kept durably then, but visible to nobody."""
         self._check_new(tenant, upload)
         data, digest = self._native(content, upload.task_index, ready)
+        param = content.param if isinstance(content, PromptText) else None
         return self._store.stage(
             tenant,
             data,
             shape=model_shape(ready.model, self._max_prefix_tokens),
             digest=digest,
-            check=lambda file: check_positions(of_file(file), ready.model),
+            check=lambda file: check_positions(of_file(file), ready.model, param),
         )
 
     def _native(
