@@ -179,12 +179,14 @@ async def test_a_template_that_is_too_long(api: Api) -> None:
     answer = await api.client.post(
         "/prefixes", data={"task_id": "e2e", "template": long}, files={"file": native()}
     )
-    error_of(answer, 422, "invalid_request")
+    of_form = error_of(answer, 422, "invalid_request")
     api.app.state.services = replace(api.app.state.services, max_body_bytes=100_000)
     answer = await api.client.post(
         "/prefixes", json={"task_id": "e2e", "text": "a", "template": long}
     )
-    assert error_of(answer, 422, "invalid_request")["param"] == "template"
+    of_json = error_of(answer, 422, "invalid_request")
+    assert of_form["param"] == of_json["param"] == "template"
+    assert of_form["message"] == of_json["message"]
     assert api.stored() == (0, 0)
 
 

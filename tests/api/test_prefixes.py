@@ -222,7 +222,7 @@ BAD_FORMS: list[tuple[dict[str, bytes], dict[str, str], str | None]] = [
     ({"file": native(), "other": b""}, {"task_id": "e2e"}, None),
     (dict.fromkeys(("file", "adapter_config", "adapter_model"), b""), {"task_id": "a"}, None),
     ({"file": native()}, {f"field{number}": "" for number in range(9)}, None),
-    ({"file": native()}, {"task_id": "e2e", "description": "x" * 70_000}, None),
+    ({"file": native()}, {"task_id": "e2e", "description": "x" * 70_000}, "description"),
 ]
 
 

@@ -20,6 +20,8 @@ from prefixmux_server.errors import InvalidRequest
 FORM_OVERHEAD = 64 * 1024
 MAX_FILES = 2
 MAX_FIELDS = 8
+# Above what any field may be, so that its own check can say what is wrong with it.
+MAX_FIELD_BYTES = 1 << 20
 
 
 async def read_form(request: Request, limit: int, too_large: Exception) -> FormData:
@@ -66,7 +68,7 @@ class _Parser(MultiPartParser):
             self._to_its_end(pieces),
             max_files=MAX_FILES,
             max_fields=MAX_FIELDS,
-            max_part_size=FORM_OVERHEAD,
+            max_part_size=MAX_FIELD_BYTES,
         )
         self._ended = False
 
