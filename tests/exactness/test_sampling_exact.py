@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler, SamplingRow
+from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.shaping import SamplingRow
 
 DRAWS = 20_000
 VOCABULARY = 40

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from prefixmux_server.memory.memory import KVMemory, RowLease, RowNeeds, RowSpan
@@ -68,6 +67,5 @@ def _chunk(
 
 
 def _to_host(kv: Tensor) -> Tensor:
-    on_gpu = kv.device.type == "cuda"
     host = kv.to("cpu").contiguous()
-    return host.pin_memory() if on_gpu and torch.cuda.is_available() else host
+    return host.pin_memory() if kv.is_cuda else host

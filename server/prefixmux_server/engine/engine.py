@@ -126,7 +126,6 @@ class Engine:
                 self._end(row.request, events, error=_not_finite())
             else:
                 self._append(row.request, token, events)
-
         for row, logits in result.scored:
             self._branch(row.request, logits, events)
 
@@ -144,8 +143,7 @@ class Engine:
     def _branch(self, request: Request, logits: Tensor, events: _Events) -> None:
         """One step of a beam search: each row goes on from the row that its parent was."""
         assert request.search is not None
-        if request.first_token is None:
-            request.first_token = self._clock()
+        self._note_first_token(request)
         try:
             step = request.search.advance(logits)
         except NonFiniteLogits:
@@ -178,14 +176,16 @@ class Engine:
             self._memory.copy(leases, sources, range(prompt, computed))
 
     def _append(self, request: Request, token: int, events: _Events) -> None:
-        now = self._clock()
-        if request.first_token is None:
-            request.first_token = now
+        self._note_first_token(request)
         request.row.tokens.append(token)
         events.deltas.append(TokenDelta(request.submit.id, (token,)))
         reason, stop = request.finish_reason(self._eos)
         if reason is not None:
             self._finish(request, reason, events, stop=stop)
+
+    def _note_first_token(self, request: Request) -> None:
+        if request.first_token is None:
+            request.first_token = self._clock()
 
     def _finish(
         self, request: Request, reason: FinishReason, events: _Events, *, stop: int | None = None

@@ -15,7 +15,8 @@ from torch import Tensor
 from prefixmux_server.engine.batch import BatchRow, Piece, assemble, pieces_of
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import EngineError
-from prefixmux_server.engine.sampler import Sampler, SamplingRow
+from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.shaping import SamplingRow
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.model.inputs import SequenceModel
 

@@ -47,3 +47,8 @@ class SamplingParams:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
     beams: BeamParams | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch that a request takes: one, or one for each beam."""
+        return 1 if self.beams is None else self.beams.num_beams

@@ -54,12 +54,11 @@ class Prompt:
     def needs(self, submit: Submit) -> RowNeeds:
         """The last output token's KV is never stored."""
         own = len(self.tokens) + submit.sampling.max_new_tokens - 1
-        beams = submit.sampling.beams
         return RowNeeds(
             own,
             infix_at=self.infix_at,
             encoded=len(self.encoder),
-            rows=1 if beams is None else beams.num_beams,
+            rows=submit.sampling.rows,
             shared=len(self.tokens),
         )
 

@@ -66,8 +66,7 @@ class Request:
     @property
     def rows(self) -> int:
         """Rows of the batch that it takes."""
-        beams = self.submit.sampling.beams
-        return 1 if beams is None else beams.num_beams
+        return self.submit.sampling.rows
 
     @property
     def row(self) -> Sequence:

@@ -18,8 +18,6 @@ from prefixmux_server.engine.shaping import (
     shape,
 )
 
-__all__ = ["Sampler", "SamplingRow"]
-
 
 class Sampler:
     """`eos` are the ids that end a request unless it ignores them."""
