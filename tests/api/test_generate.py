@@ -91,7 +91,14 @@ async def test_what_the_engine_is_told(api: Api) -> None:
     assert submit.input_ids == (5, 6)
     assert submit.deadline is not None
     told = {**vars(submit.sampling), "stop_token_ids": list(submit.sampling.stop_token_ids)}
-    others = ("forced_bos_token_id", "forced_eos_token_id", "beams")
+    others = (
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "beams",
+        "n",
+        "logprobs",
+        "prompt_logprobs",
+    )
     assert {key: value for key, value in told.items() if key not in others} == {
         key: value for key, value in parameters.items() if key != "timeout_s"
     }

@@ -19,8 +19,9 @@ from prefixmux_server.engine.messages import (
     EngineError,
     EngineSettings,
     Finished,
-    FinishReason,
     ModelInfo,
+    OutputEnd,
+    Pin,
     Ready,
     ResidencyChange,
     RowRecord,
@@ -44,6 +45,7 @@ class FakeEngine:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._open: dict[str, tuple[Submit, int]] = {}
+        self.pins: list[Pin] = []
         self._step = 0
         self._loaded = threading.Event()
 
@@ -56,7 +58,10 @@ class FakeEngine:
         if submit.input_ids[-1] == LOAD:
             threading.Timer(0.05, self._load).start()
 
-    def abort(self, id: str) -> None:
+    def pin(self, pin: Pin) -> None:
+        self.pins.append(pin)
+
+    def abort(self, id: str, index: int | None = None) -> None:
         self._open.pop(id, None)
 
     def step(self) -> StepOutput | None:
@@ -109,9 +114,9 @@ class FakeEngine:
 
     def _end(self, submit: Submit, code: str | None) -> Finished:
         del self._open[submit.id]
-        reason: FinishReason | None = None if code else "length"
+        ends = () if code else (OutputEnd(0, "length"),)
         error = EngineError(code, "What the fake was told to say.") if code else None
-        return Finished(submit.id, reason, submit.prefixes, (), Timing(0, 0, 0, 0), error=error)
+        return Finished(submit.id, ends, submit.prefixes, (), Timing(0, 0, 0, 0), error=error)
 
     def _load(self) -> None:
         self._loaded.set()

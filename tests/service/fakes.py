@@ -13,13 +13,14 @@ from safetensors.numpy import save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
-from prefixmux_server.engine.front import EngineHealth
+from prefixmux_server.engine.front import EngineHealth, GenerationEvent, Observer
 from prefixmux_server.engine.messages import (
     BeamOutput,
     EngineError,
     Finished,
     FinishReason,
     ModelInfo,
+    OutputEnd,
     Ready,
     ResidencyState,
     RowRecord,
@@ -198,6 +199,8 @@ class FakeEngine:
     probe_errors: list[EngineError] = field(default_factory=list)
     probed: list[tuple[str, tuple[str, ...], tuple[int, ...]]] = field(default_factory=list)
     records: list[StepRecord] = field(default_factory=list)
+    pinned: set[tuple[str, str]] = field(default_factory=set)
+    observers: list[Observer] = field(default_factory=list)
     open: int = 0
     refused: int = 0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -226,6 +229,15 @@ class FakeEngine:
     def residency(self, tenant: str, digest: str) -> ResidencyState:
         return "device" if any(digest in submit.prefixes for submit in self.submitted) else "disk"
 
+    def pin(self, tenant: str, digest: str, *, pinned: bool) -> None:
+        (self.pinned.add if pinned else self.pinned.discard)((tenant, digest))
+
+    def is_pinned(self, tenant: str, digest: str) -> bool:
+        return (tenant, digest) in self.pinned
+
+    def observe(self, observer: Observer) -> None:
+        self.observers.append(observer)
+
     def steps(self, since: int) -> Sequence[StepRecord]:
         return [record for record in self.records if record.step > since]
 
@@ -249,7 +261,7 @@ class FakeGeneration:
         self._over = False
         self._aborted = asyncio.Event()
 
-    async def __aiter__(self) -> AsyncIterator[Started | TokenDelta | Finished]:
+    async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
         yield self._started()
         for token_ids in self._script.steps[: self._submit.sampling.max_new_tokens]:
             if await self._stopped():
@@ -259,8 +271,8 @@ class FakeGeneration:
             self._end()
             yield self._finished()
 
-    def abort(self) -> None:
-        if not self._over:
+    def abort(self, index: int | None = None) -> None:
+        if index is None and not self._over:
             self._engine.aborted.append(self._submit.id)
             self._aborted.set()
             self._end()
@@ -280,15 +292,18 @@ class FakeGeneration:
     def _read(self, claimed: tuple[str, ...] | None) -> tuple[str, ...]:
         return self._submit.prefixes if claimed is None else claimed
 
+    def _ends(self) -> tuple[OutputEnd, ...]:
+        reason = None if self._script.error else self._script.reason
+        return () if reason is None else (OutputEnd(0, reason, self._script.stop),)
+
     def _finished(self) -> Finished:
         read = self._read(self._script.read_last)
         return Finished(
             id=self._submit.id,
-            reason=None if self._script.error else self._script.reason,
+            outputs=self._ends(),
             prefixes=read,
             prefix_tokens=tuple(3 for _ in read),
             timing=Timing(0.25, 0.125, 0.5, 1.0),
-            stop=self._script.stop,
             error=self._script.error,
             beams=self._script.beams,
         )

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
-from prefixmux_server.engine.front import EngineHealth
+from prefixmux_server.engine.front import EngineHealth, Observer
 from prefixmux_server.engine.generation import PipedGeneration
 from prefixmux_server.engine.launch import launch, relaunch
 from prefixmux_server.engine.link import EngineLink
@@ -26,6 +26,7 @@ from prefixmux_server.engine.messages import (
     EngineEvent,
     EngineSettings,
     Finished,
+    Pin,
     Ready,
     ResidencyState,
     Shutdown,
@@ -70,6 +71,8 @@ class EngineClient:
         self._hang_seconds = hang_seconds
         self._waiters = Waiters()
         self._residency: dict[tuple[str, str], ResidencyState] = {}
+        self._pinned: set[tuple[str, str]] = set()
+        self._observers: list[Observer] = []
         self._steps = StepLog()
         self._link: EngineLink | None = None
         self._watch: Watch | None = None
@@ -155,15 +158,35 @@ class EngineClient:
     def residency(self, tenant: str, digest: str) -> ResidencyState:
         return self._residency.get((tenant, digest), "disk")
 
+    def pin(self, tenant: str, digest: str, *, pinned: bool) -> None:
+        if pinned == self.is_pinned(tenant, digest):
+            return
+        (self._pinned.add if pinned else self._pinned.remove)((tenant, digest))
+        if self._link is not None:
+            self._link.send(Pin(tenant, digest, pinned))
+
+    def is_pinned(self, tenant: str, digest: str) -> bool:
+        return (tenant, digest) in self._pinned
+
+    def observe(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
     def steps(self, since: int) -> Sequence[StepRecord]:
         return self._steps.since(since)
 
-    def _forget(self, generation: PipedGeneration) -> None:
-        if self._waiters.remove(generation) and self._link is not None:
-            self._link.send(Abort(generation.id))
+    def _forget(self, generation: PipedGeneration, index: int | None) -> None:
+        """All of a request, or one of its outputs."""
+        if index is not None:
+            known = self._waiters.holds(generation)
+        else:
+            known = self._waiters.remove(generation)
+        if known and self._link is not None:
+            self._link.send(Abort(generation.id, index))
 
     def _attach(self, link: EngineLink, ready: Ready) -> None:
         self._link, self._ready, self._reason = link, ready, "ready"
+        for tenant, digest in sorted(self._pinned):
+            link.send(Pin(tenant, digest, True))
 
     def _detach(self, reason: str) -> EngineLink | None:
         """From here on there is no engine: tell every waiter, and forget what it told."""
@@ -209,6 +232,8 @@ class EngineClient:
         if not isinstance(event, StepOutput):
             return
         self._waiters.take(event)
+        for observe in self._observers:
+            observe(event)
         if event.record is not None:
             self._steps.add(event.record)
         for change in event.residency:

@@ -16,6 +16,8 @@ from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
     FinishReason,
+    OutputEnd,
+    Pin,
     ResidencyChange,
     ResidencyState,
     RowRecord,
@@ -27,6 +29,7 @@ from prefixmux_server.engine.messages import (
 from prefixmux_server.engine.request import Request, Sequence
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.memory.memory import RowLease
+from prefixmux_server.memory.prefix import PrefixKey
 from prefixmux_server.memory.residency import State
 
 
@@ -71,11 +74,21 @@ class Engine:
         self._requests[submit.id] = request
         self._scheduler.submit(request)
 
-    def abort(self, request_id: str) -> None:
+    def abort(self, request_id: str, index: int | None = None) -> None:
         """Forget a request and free its row at once; an unknown id is ignored."""
+        if index:
+            return
         request = self._requests.pop(request_id, None)
         if request is not None:
             self._scheduler.retire(request)
+
+    def pin(self, pin: Pin) -> None:
+        """Keep a prefix loaded, or no longer."""
+        key = PrefixKey(pin.tenant, pin.digest)
+        if not pin.pinned:
+            self._scheduler.residency.unpin(key)
+        else:
+            self._scheduler.residency.pin(key)
 
     def step(self) -> StepOutput | None:
         """Run every row once. None: nothing could run and nothing happened."""
@@ -85,7 +98,7 @@ class Engine:
         started = tuple(request.started() for request in self._scheduler.admit())
         for request, error in self._scheduler.take_refused():
             del self._requests[request.submit.id]
-            events.finished.append(request.finished(self._clock(), None, error=error))
+            events.finished.append(request.finished(self._clock(), error=error))
         record = self._run(events)
         changes = self._residency_changes()
         if record is None and not events.finished and not changes:
@@ -191,12 +204,12 @@ class Engine:
         self, request: Request, reason: FinishReason, events: _Events, *, stop: int | None = None
     ) -> None:
         del self._requests[request.submit.id]
-        events.finished.append(request.finished(self._clock(), reason, stop=stop))
+        events.finished.append(request.finished(self._clock(), (OutputEnd(0, reason, stop),)))
         self._scheduler.retire(request)
 
     def _end(self, request: Request, events: _Events, *, error: EngineError) -> None:
         del self._requests[request.submit.id]
-        events.finished.append(request.finished(self._clock(), None, error=error))
+        events.finished.append(request.finished(self._clock(), error=error))
         self._scheduler.retire(request)
 
     def _expire(self, events: _Events) -> None:

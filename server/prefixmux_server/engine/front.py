@@ -6,20 +6,25 @@ knows of HTTP, of task names, of text or of torch.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
+    PromptLogprobs,
     Ready,
     ResidencyState,
     Started,
+    StepOutput,
     StepRecord,
     Submit,
     TokenDelta,
 )
+
+GenerationEvent: TypeAlias = Started | PromptLogprobs | TokenDelta | Finished
+Observer: TypeAlias = Callable[[StepOutput], None]
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class EngineHealth:
 class Generation(Protocol):
     """One submitted request. Iterated by one task; tokens come in the order they were sampled."""
 
-    def __aiter__(self) -> AsyncIterator[Started | TokenDelta | Finished]:
-        """Yields `Started` when it has its row, deltas, then exactly one `Finished`, then ends.
+    def __aiter__(self) -> AsyncIterator[GenerationEvent]:
+        """Yields `Started` when it has its row, what was asked about the prompt, deltas, then
+        exactly one `Finished`, then ends.
 
         A request that was preempted starts again; one refused before it ran never starts.
 
@@ -44,8 +50,9 @@ class Generation(Protocol):
         """
         ...
 
-    def abort(self) -> None:
-        """Free the request's row within two steps. Idempotent, and harmless once finished."""
+    def abort(self, index: int | None = None) -> None:
+        """Free the request's rows within two steps, or the one of output `index`: the others go
+        on, and `Finished` will not name it. Idempotent, and harmless once finished."""
         ...
 
 
@@ -73,6 +80,16 @@ class EngineFront(Protocol):
 
     def residency(self, tenant: str, digest: str) -> ResidencyState:
         """Where the prefix was after the last step; `disk` for one never asked for."""
+        ...
+
+    def pin(self, tenant: str, digest: str, *, pinned: bool) -> None:
+        """Keep a prefix loaded from now on, or no longer; it survives the engine's restarts."""
+        ...
+
+    def is_pinned(self, tenant: str, digest: str) -> bool: ...
+
+    def observe(self, observer: Observer) -> None:
+        """Call it with every step's output, on the event loop; it must be quick, never raise."""
         ...
 
     def steps(self, since: int) -> Sequence[StepRecord]:

@@ -10,25 +10,28 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from prefixmux_server.engine.messages import Finished, Started, TokenDelta
+from prefixmux_server.engine.front import GenerationEvent
+from prefixmux_server.engine.messages import Finished
 
 
 class PipedGeneration:
     """`front.Generation`. Ends after `Finished`, or without one after `abort`."""
 
-    def __init__(self, id: str, forget: Callable[[PipedGeneration], None]) -> None:
+    def __init__(self, id: str, forget: Callable[[PipedGeneration, int | None], None]) -> None:
         self.id = id
         self._forget = forget
-        self._items: deque[Started | TokenDelta | Finished] = deque()
+        self._items: deque[GenerationEvent] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
 
-    def push(self, item: Started | TokenDelta | Finished) -> None:
+    def push(self, item: GenerationEvent) -> None:
         self._items.append(item)
         self._arrived.set()
 
-    def abort(self) -> None:
-        self._forget(self)
+    def abort(self, index: int | None = None) -> None:
+        self._forget(self, index)
+        if index is not None:
+            return
         self._items.clear()
         self._ended = True
         self._arrived.set()
@@ -36,7 +39,7 @@ class PipedGeneration:
     def __aiter__(self) -> PipedGeneration:
         return self
 
-    async def __anext__(self) -> Started | TokenDelta | Finished:
+    async def __anext__(self) -> GenerationEvent:
         while not self._items:
             if self._ended:
                 raise StopAsyncIteration

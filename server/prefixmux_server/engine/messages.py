@@ -16,6 +16,17 @@ FinishReason = Literal["eos", "stop", "length"]
 SiteName = Literal["encoder", "decoder", "cross"]
 ResidencyState = Literal["device", "host", "disk"]
 
+LEAST_LOGPROB = -9999.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a tenant is due: `weight` (> 0) of the batch beside other tenants', and at most
+    `max_running` rows at a time (None: no limit)."""
+
+    weight: float = 1.0
+    max_running: int | None = None
+
 
 @dataclass(frozen=True)
 class Submit:
@@ -37,13 +48,28 @@ class Submit:
     priority: int = 0
     deadline: float | None = None
     cache_domain: str = ""
+    share: Share = Share()
 
 
 @dataclass(frozen=True)
 class Abort:
-    """Forget a request; its row is free before the next step. Unknown ids are ignored."""
+    """Forget a request, or one of its outputs; what it held is free before the next step.
+
+    Unknown ids are ignored, and outputs that have ended. Without its last output a request is
+    forgotten.
+    """
 
     id: str
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Keep a prefix loaded, or do so no longer; it counts against the same budgets."""
+
+    tenant: str
+    digest: str
+    pinned: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ class Ping:
     nonce: int
 
 
-EngineCommand = Submit | Abort | Shutdown | Ping
+EngineCommand = Submit | Abort | Pin | Shutdown | Ping
 
 
 @dataclass(frozen=True)
@@ -98,11 +124,51 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Likely:
+    """A token and its log-probability."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """One token under log-softmax of the raw logits; `top` are the most likely ones, the best
+    first. What has no probability at all is `LEAST_LOGPROB`: JSON knows no infinity."""
+
+    token_id: int
+    logprob: float
+    top: tuple[Likely, ...]
+
+
+@dataclass(frozen=True)
+class PromptLogprobs:
+    """Of the decoder's real tokens before the output, but the first, which nothing predicts.
+
+    In pieces, in order, all before the first `TokenDelta`.
+    """
+
+    id: str
+    logprobs: tuple[TokenLogprobs, ...]
+
+
+@dataclass(frozen=True)
 class TokenDelta:
-    """Tokens that one request gained in one step."""
+    """Tokens that one output of a request gained in one step; `logprobs` of each if asked for."""
 
     id: str
     token_ids: tuple[int, ...]
+    index: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputEnd:
+    """How one output of a request ended; `stop` is the stop token id that did it, if one did."""
+
+    index: int
+    reason: FinishReason
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,20 +184,28 @@ class BeamOutput:
 class Finished:
     """The end of a request. `prefixes` are the digests read from the row's lease, in order.
 
-    `beams` are the sequences of a beam search, the best first; it has sent no `TokenDelta`, and
-    `reason` is that of the best.
-    `stop` is the stop token id that ended it, if one did. With `error` set there is no answer
-    and `reason` is None. A request aborted by the client gets no `Finished`.
+    `outputs` are those that were not aborted, by index. `beams` are the sequences of a beam
+    search, the best first; it has sent no `TokenDelta`, and its only output is the best.
+    With `error` set there is no answer. A request aborted by the client gets no `Finished`.
     """
 
     id: str
-    reason: FinishReason | None
+    outputs: tuple[OutputEnd, ...]
     prefixes: tuple[str, ...]
     prefix_tokens: tuple[int, ...]
     timing: Timing
-    stop: int | None = None
     error: EngineError | None = None
     beams: tuple[BeamOutput, ...] = ()
+
+    @property
+    def reason(self) -> FinishReason | None:
+        """Of the first output."""
+        return self.outputs[0].reason if self.outputs else None
+
+    @property
+    def stop(self) -> int | None:
+        """Of the first output."""
+        return self.outputs[0].stop if self.outputs else None
 
 
 @dataclass(frozen=True)
@@ -150,12 +224,20 @@ class RowRecord:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one forward pass held: the engine's own account of batching."""
+    """What one forward pass held: the engine's own account of batching.
+
+    `started` is in seconds of CLOCK_MONOTONIC. `kv_tokens` are those of KV memory that are taken,
+    `host_bytes` and `device_bytes` those of loaded prefixes.
+    """
 
     step: int
     rows: tuple[RowRecord, ...]
     waiting: int
     seconds: float
+    started: float = 0.0
+    kv_tokens: int = 0
+    host_bytes: int = 0
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,6 +258,7 @@ class StepOutput:
     finished: tuple[Finished, ...] = ()
     residency: tuple[ResidencyChange, ...] = ()
     started: tuple[Started, ...] = ()
+    prompts: tuple[PromptLogprobs, ...] = ()
 
 
 @dataclass(frozen=True)

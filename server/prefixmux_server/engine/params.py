@@ -28,8 +28,11 @@ class BeamParams:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen. `forced_bos_token_id` is the first token of a decoder that
-    began with one start token, `forced_eos_token_id` the last allowed one (as transformers)."""
+    """How the next token is chosen, for each of `n` outputs. `logprobs` and `prompt_logprobs` say
+    how many of the most likely tokens are told beside each one (None: nothing is told);
+    `max_new_tokens` 0 asks for the prompt's alone. `forced_bos_token_id` is the first token of a
+    decoder that began with one start token, `forced_eos_token_id` the last allowed one (as
+    transformers)."""
 
     max_new_tokens: int
     min_new_tokens: int = 0
@@ -47,8 +50,11 @@ class SamplingParams:
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | None = None
     beams: BeamParams | None = None
+    n: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     @property
     def rows(self) -> int:
-        """Rows of the batch that a request takes: one, or one for each beam."""
-        return 1 if self.beams is None else self.beams.num_beams
+        """Rows of the batch that a request takes: one for each output, or for each beam."""
+        return self.n if self.beams is None else self.beams.num_beams

@@ -25,6 +25,7 @@ from prefixmux_server.engine.messages import (
     Abort,
     EngineCommand,
     EngineSettings,
+    Pin,
     Ping,
     Pong,
     Ready,
@@ -47,7 +48,9 @@ class SteppedEngine(Protocol):
 
     def submit(self, submit: Submit, /) -> None: ...
 
-    def abort(self, id: str, /) -> None: ...
+    def abort(self, id: str, index: int | None = None, /) -> None: ...
+
+    def pin(self, pin: Pin, /) -> None: ...
 
     def step(self) -> StepOutput | None:
         """None: nothing could run now; `wake` will be called when that changes."""
@@ -102,8 +105,10 @@ class EngineLoop:
         match command:
             case Submit():
                 self._engine.submit(command)
-            case Abort(id):
-                self._engine.abort(id)
+            case Abort(id, index):
+                self._engine.abort(id, index)
+            case Pin():
+                self._engine.pin(command)
             case Ping(nonce):
                 self._outbox.send(Pong(nonce))
             case _:

@@ -10,6 +10,7 @@ from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
     FinishReason,
+    OutputEnd,
     Started,
     Submit,
     Timing,
@@ -123,20 +124,18 @@ class Request:
     def finished(
         self,
         now: float,
-        reason: FinishReason | None,
+        ends: tuple[OutputEnd, ...] = (),
         *,
-        stop: int | None = None,
         error: EngineError | None = None,
     ) -> Finished:
         """The end of it. What prefixes it saw is read from the row's lease."""
         found = self.search.results() if self.search is not None and error is None else ()
         return Finished(
             id=self.submit.id,
-            reason=reason,
+            outputs=ends,
             prefixes=self._digests(),
             prefix_tokens=self._prefix_tokens(),
             timing=self._timing(now),
-            stop=stop,
             error=error,
             beams=found,
         )

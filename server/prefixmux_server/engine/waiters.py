@@ -23,9 +23,12 @@ class Waiters:
             raise ValueError("request id in use")
         self._open[generation.id] = generation, monotonic()
 
+    def holds(self, generation: PipedGeneration) -> bool:
+        return self._open.get(generation.id, (None, 0.0))[0] is generation
+
     def remove(self, generation: PipedGeneration) -> bool:
         """False if it had ended already."""
-        found = self._open.get(generation.id, (None, 0.0))[0] is generation
+        found = self.holds(generation)
         if found:
             del self._open[generation.id]
         return found
@@ -35,6 +38,9 @@ class Waiters:
         for started in output.started:
             if started.id in self._open:
                 self._open[started.id][0].push(started)
+        for piece in output.prompts:
+            if piece.id in self._open:
+                self._open[piece.id][0].push(piece)
         for delta in output.deltas:
             if delta.id in self._open:
                 self._open[delta.id][0].push(delta)
@@ -47,4 +53,4 @@ class Waiters:
         now = monotonic()
         for generation, since in waiting.values():
             timing = Timing(queue_s=0.0, prefix_load_s=0.0, ttft_s=None, total_s=now - since)
-            generation.push(Finished(generation.id, None, (), (), timing, error=error))
+            generation.push(Finished(generation.id, (), (), (), timing, error=error))

@@ -17,6 +17,7 @@ from prefixmux_server.engine.messages import (
     Abort,
     EngineCommand,
     EngineEvent,
+    Pin,
     Ping,
     Pong,
     Ready,
@@ -99,7 +100,7 @@ class FrameReader:
 @cache
 def commands() -> Codec[EngineCommand]:
     """What the HTTP process tells the engine."""
-    return Codec[EngineCommand](Submit, Abort, Shutdown, Ping)
+    return Codec[EngineCommand](Submit, Abort, Pin, Shutdown, Ping)
 
 
 @cache

@@ -62,6 +62,8 @@ async def collect(generation: Generation, admitted: Admitted) -> Collected:
         elif isinstance(event, Started):
             collected.started = event
             collected.read.add(event.prefixes)
+        elif not isinstance(event, TokenDelta):
+            continue
         elif collected.match is None and _take(collected, event, watch):
             generation.abort()
     if collected.finished is None and collected.match is None:
