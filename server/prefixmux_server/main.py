@@ -1,13 +1,12 @@
 """`prefixmux serve`: from flags to an exit status.
 
-Puts the pieces together, owns the signals and the drain; each piece closes what it opened.
+Owns the signals and the drain; each piece closes what it opened. `wiring.py` puts them together.
 Exit status: 0 after a drain, 2 for usage, a refused bind or an unsupported model, 1 else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import sys
@@ -20,18 +19,14 @@ import uvicorn
 
 from prefixmux_server.api.app import create_app
 from prefixmux_server.api.server import BindError, bind, is_loopback, serving, url_of
-from prefixmux_server.api.services import Services
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
-from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.errors import UsageError
-from prefixmux_server.service.admission import Admission
-from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.logs import configure_logging
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.prefixes import PrefixService
-from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.upkeep import collecting
 from prefixmux_server.settings import Settings, resolve
+from prefixmux_server.wiring import build_services
 from prefixmux_store.errors import StoreError
 from prefixmux_store.store import PrefixStore
 
@@ -113,22 +108,6 @@ async def _started(engine: EngineClient, stopping: asyncio.Event) -> bool:
     return False
 
 
-def build_services(
-    settings: Settings, store: PrefixStore, engine: EngineFront, lifecycle: Lifecycle
-) -> Services:
-    """Everything the routes work with, over one engine and one store."""
-    steps = StepLog(engine)
-    return Services(
-        engine=engine,
-        generation=GenerationService(engine, Admission(store, settings.max_batch_rows), steps),
-        prefixes=PrefixService(engine, store, settings.max_prefix_tokens, settings.max_batch_rows),
-        steps=steps,
-        lifecycle=lifecycle,
-        max_body_bytes=settings.max_body_bytes,
-        max_upload_bytes=settings.max_upload_bytes,
-    )
-
-
 @contextmanager
 def stop_signals(lifecycle: Lifecycle) -> Iterator[asyncio.Event]:
     """The first SIGTERM or SIGINT begins the drain, the second ends it at once."""
@@ -147,27 +126,6 @@ def stop_signals(lifecycle: Lifecycle) -> Iterator[asyncio.Event]:
     finally:
         for number in SIGNALS:
             loop.remove_signal_handler(number)
-
-
-def configure_logging() -> None:
-    """JSON lines on stderr, also of libraries; stdout is for the ready line alone."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processor=structlog.processors.JSONRenderer()
-        )
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("prefixmux_server").setLevel(logging.INFO)
 
 
 def _fail(message: str, status: int) -> int:

@@ -13,12 +13,9 @@ from fastapi import FastAPI
 from service.fakes import FakeEngine, native
 
 from prefixmux_server.api.app import create_app
-from prefixmux_server.api.services import Services
-from prefixmux_server.service.admission import Admission
-from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.prefixes import PrefixService
-from prefixmux_server.service.steps import StepLog
+from prefixmux_server.settings import Settings
+from prefixmux_server.wiring import build_services
 from prefixmux_store.store import PrefixStore
 
 MAX_BODY, MAX_UPLOAD, MAX_PREFIX_TOKENS, MAX_ROWS = 20_000, 50_000, 100, 6
@@ -65,17 +62,16 @@ def store(tmp_path: Path) -> Iterator[PrefixStore]:
 @pytest.fixture
 async def api(store: PrefixStore, tmp_path: Path) -> AsyncIterator[Api]:
     engine, lifecycle = FakeEngine(), Lifecycle()
-    steps = StepLog(engine)
-    with GenerationService(engine, Admission(store, MAX_ROWS), steps) as generation:
-        services = Services(
-            engine=engine,
-            generation=generation,
-            prefixes=PrefixService(engine, store, MAX_PREFIX_TOKENS, MAX_ROWS),
-            steps=steps,
-            lifecycle=lifecycle,
-            max_body_bytes=MAX_BODY,
-            max_upload_bytes=MAX_UPLOAD,
-        )
+    settings = Settings(
+        model="tiny",
+        store=tmp_path / "store",
+        max_batch_rows=MAX_ROWS,
+        max_prefix_tokens=MAX_PREFIX_TOKENS,
+        max_body_bytes=MAX_BODY,
+        max_upload_bytes=MAX_UPLOAD,
+    )
+    services = build_services(settings, store, engine, lifecycle)
+    with services.generation:
         app = create_app(services)
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
