@@ -199,4 +199,9 @@ def _tokenizer(loaded: LoadedModel) -> TokenizerInfo | None:
     tokenizer = loaded.tokenizer
     if tokenizer is None:
         return None
-    return TokenizerInfo(tokenizer.json, tokenizer.special_token_ids, tokenizer.chat_template)
+    return TokenizerInfo(
+        json=tokenizer.json,
+        special_token_ids=tokenizer.special_token_ids,
+        chat_template=tokenizer.chat_template,
+        special_tokens=tokenizer.special_tokens,
+    )

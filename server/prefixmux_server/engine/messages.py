@@ -7,7 +7,7 @@ versions are resolved once, before a `Submit` is made. Nothing here imports torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from prefixmux_server.engine.params import SamplingParams
@@ -307,11 +307,15 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """The fast tokenizer as the `tokenizers` library's JSON, so that no torch is needed."""
+    """The fast tokenizer as the `tokenizers` library's JSON, so that no torch is needed.
+
+    `special_tokens` are the texts of those that have a name: `bos_token`, `eos_token`, ...
+    """
 
     json: str
     special_token_ids: tuple[int, ...]
     chat_template: str | None = None
+    special_tokens: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

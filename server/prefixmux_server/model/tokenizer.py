@@ -13,11 +13,13 @@ _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiec
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A fast tokenizer, as the `tokenizers` library's JSON."""
+    """A fast tokenizer, as the `tokenizers` library's JSON. `special_tokens` are those that have
+    a name (`bos_token`, ...), which a chat template may use."""
 
     json: str
     special_token_ids: tuple[int, ...]
     chat_template: str | None
+    special_tokens: dict[str, str]
 
 
 def load_tokenizer(folder: Path) -> Tokenizer | None:
@@ -32,12 +34,17 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     if not tokenizer.is_fast:
         _log().warning("the model has no fast tokenizer: ids only")
         return None
-    template = tokenizer.chat_template
     return Tokenizer(
         json=tokenizer.backend_tokenizer.to_str(),
         special_token_ids=tuple(tokenizer.all_special_ids),
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=_chat_template(tokenizer.chat_template),
+        special_tokens=dict(tokenizer.special_tokens_map),
     )
+
+
+def _chat_template(found: str | dict[str, str] | None) -> str | None:
+    """Of several, the one that transformers takes where none is asked for."""
+    return found.get("default") if isinstance(found, dict) else found
 
 
 def _log() -> logging.Logger:
