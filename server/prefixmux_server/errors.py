@@ -2,6 +2,7 @@
 
     PrefixmuxServerError
     ├── InvalidJson            400 invalid_json
+    ├── Unauthorized           401 unauthorized, with WWW-Authenticate
     ├── Forbidden              403 forbidden
     ├── NotFound               404 not_found
     ├── MethodNotAllowed       405 method_not_allowed
@@ -12,6 +13,7 @@
     ├── PromptTooLong          422 prompt_too_long
     ├── TokenizerUnavailable   422 tokenizer_unavailable
     ├── Overloaded             429 overloaded, with Retry-After
+    ├── QuotaExceeded          429 quota_exceeded, with its own Retry-After
     ├── InternalError          500 internal_error
     ├── EngineUnavailable      503 engine_unavailable
     ├── Draining               503 draining
@@ -61,8 +63,10 @@ STATUS_OF_CODE: Mapping[str, int] = {
 }
 
 HEADERS_OF_CODE: Mapping[str, Mapping[str, str]] = {
+    "unauthorized": {"www-authenticate": "Bearer"},
     "overloaded": {"retry-after": "1"},
-    "quota_exceeded": {"retry-after": "1"},
+    # Of the store: tasks do not go away by waiting. `QuotaExceeded` knows better of requests.
+    "quota_exceeded": {"retry-after": "60", "x-should-retry": "false"},
     "engine_unavailable": {"retry-after": "1"},
     "draining": {"retry-after": "1"},
     "deadline_exceeded": {"x-should-retry": "false"},
@@ -93,6 +97,10 @@ class PrefixmuxServerError(Exception):
 
 class InvalidJson(PrefixmuxServerError):
     code = "invalid_json"
+
+
+class Unauthorized(PrefixmuxServerError):
+    code = "unauthorized"
 
 
 class Forbidden(PrefixmuxServerError):
@@ -133,6 +141,20 @@ class TokenizerUnavailable(PrefixmuxServerError):
 
 class Overloaded(PrefixmuxServerError):
     code = "overloaded"
+
+
+class QuotaExceeded(PrefixmuxServerError):
+    """`retry_after`: whole seconds until the tenant may try again."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, retry_after: int, *, reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": str(self.retry_after)}
 
 
 class InternalError(PrefixmuxServerError):

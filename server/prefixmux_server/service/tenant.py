@@ -13,10 +13,11 @@ ALL_SCOPES: frozenset[Scope] = frozenset(("generate", "read", "write", "admin"))
 
 @dataclass(frozen=True)
 class Tenant:
-    """Owns every task, version and request made in its name."""
+    """Owns every task, version and request made in its name. `key_id` None: no key was needed."""
 
     name: str
     scopes: frozenset[Scope] = ALL_SCOPES
+    key_id: str | None = None
 
     def require(self, scope: Scope) -> None:
         """Raises `Forbidden` unless the tenant may do this; `admin` is all of its own tenant."""
