@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from memory.groups import SPECS, Branch, Group
@@ -11,7 +11,7 @@ from support.eager import eager
 from torch import Tensor
 
 from prefixmux_server.attention.base import StepPlan
-from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowNeeds, RowSpan
+from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowLease, RowNeeds, RowSpan
 from prefixmux_server.memory.prefix import CROSS, DECODER, ENCODER
 
 SCALING = 0.4
@@ -87,6 +87,13 @@ class Steps:
             self.memory.copy(leases, sources, range(shared, done))
         kept = [group.rows[parent].own for parent in parents]
         group.rows = [Branch(lease, own) for lease, own in zip(leases, kept, strict=True)]
+
+    def drop(self, group: Group, lease: RowLease) -> None:
+        """One row less, in use or not yet; the others go on."""
+        self.memory.drop(lease)
+        group.leases = [other for other in group.leases if other is not lease]
+        group.rows = [row for row in group.rows if row.lease is not lease]
+        group.needs = replace(group.needs, rows=len(group.leases))
 
     def add(self, group: Group, start: int, count: int) -> None:
         """Something to tokens of its only row."""

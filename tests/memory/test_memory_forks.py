@@ -112,3 +112,28 @@ def test_rows_that_move_while_a_group_lives(name: LayoutName) -> None:
         steps.run((group, 1))
         steps.branch(group, (1, 2, 0))
     steps.run((group, 2))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_rows_leave_one_by_one(name: LayoutName, order: tuple[int, ...]) -> None:
+    """The first among them, whose beginning the others have; what leaves can be used at once."""
+    memory = memory_of(name, 448)
+    steps = Steps(memory)
+    prefixes = placed(memory, prefix_of(1, decoder=5, cross=2))
+    group = steps.admit(prefixes, RowNeeds(59, encoded=4, rows=4, shared=20))
+    assert group is not None
+    steps.run((group, 20))
+    steps.branch(group, (0, 0, 0, 0))
+    leases = list(group.leases)
+    for left, leaving in enumerate(order, start=1):
+        steps.run((group, 2))
+        steps.drop(group, leases[leaving])
+        memory.check_integrity()
+        given_back = left * (39 if memory.shares_prefixes else 64)
+        used = 448 - 64 * 4 if name == "rows" else 448 - 5 - 59 - 3 * 39
+        other = steps.admit([], RowNeeds((used + given_back) // 64 * 64, encoded=3))
+        assert other is not None
+        steps.run((other, 3), (group, 1))
+        memory.release(other.leases)
+    memory.release(group.leases)
+    memory.check_integrity()

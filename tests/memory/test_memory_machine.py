@@ -104,6 +104,15 @@ class MemoryMachine(RuleBasedStateMachine):
         start = data.draw(st.integers(0, group.rows[0].computed - 1))
         self.steps.add(group, start, data.draw(st.integers(1, group.rows[0].computed - start)))
 
+    @precondition(lambda self: self._several())
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        """A row that others go on without: any of them, but the only one in use."""
+        group = data.draw(st.sampled_from(self._several()))
+        alone = [row.lease for row in group.rows] if len(group.rows) == 1 else []
+        able = [lease for lease in group.leases if lease not in alone]
+        self.steps.drop(group, data.draw(st.sampled_from(able)))
+
     @precondition(lambda self: self.groups)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
@@ -130,6 +139,9 @@ class MemoryMachine(RuleBasedStateMachine):
 
     def _started(self) -> list[Group]:
         return [g for g in self.groups if len(g.rows) == 1 and g.rows[0].computed]
+
+    def _several(self) -> list[Group]:
+        return [group for group in self.groups if len(group.leases) > 1]
 
     def _free(self, site: str) -> int:
         free = ROOM[site] - sum(prefix.kv.tokens(site) for prefix in self.placed)

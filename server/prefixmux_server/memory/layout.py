@@ -222,8 +222,8 @@ class KVLayout(Protocol):
     def fork(self, parent: Lease, shared: int) -> Lease | None:
         """A row like `parent`, whose first `shared` own tokens it will have; None: no room now.
 
-        It has them after `copy`, which does nothing where rows can share memory. It is released
-        together with its parent.
+        It has them after `copy`, which does nothing where rows can share memory. All forks of a
+        row share as many; they and it are released in any order.
         """
         ...
 

@@ -138,8 +138,12 @@ class KVMemory:
             self._cross.release(cross)
         return None if rows is None else tuple(RowLease(tuple(prefixes), r, cross) for r in rows)
 
+    def drop(self, lease: RowLease) -> None:
+        """Give back one row of a request that goes on in others."""
+        self._decoder.release(lease.decoder)
+
     def release(self, leases: Sequence[RowLease]) -> None:
-        """Give back all rows of one request at once."""
+        """Give back all rows that a request has left."""
         for lease in leases:
             self._decoder.release(lease.decoder)
         cross = leases[0].cross

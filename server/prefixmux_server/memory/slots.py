@@ -6,7 +6,9 @@ copy prefixes, which have any length, so the page size is one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +16,14 @@ from torch import Tensor
 from prefixmux_server.attention.gather import GatherPlan, TableRow
 from prefixmux_server.memory.layout import Lease, Placement, Read, Segment, SiteSpec, Span
 from prefixmux_server.memory.prefix import PrefixKV
+
+
+@dataclass(eq=False)
+class _Trunk:
+    """Slots of own tokens that rows of one request begin with, and how many such rows live."""
+
+    slots: Tensor
+    rows: int = 1
 
 
 class SlotLayout:
@@ -37,9 +47,10 @@ class SlotLayout:
         self._capacity = capacity_tokens
         self._poison = poison
         self._free = list(range(capacity_tokens, 0, -1))
-        # By lease: the slots it owns, those of all its own tokens (a fork has some in its
-        # parent's), and those of all that it sees.
+        # By lease: the slots it alone owns, those it shares, if any, those of all its own tokens,
+        # and those of all that it sees.
         self._owned: dict[Lease, Tensor] = {}
+        self._trunks: dict[Lease, _Trunk] = {}
         self._cells: dict[Lease, Tensor] = {}
         self._tables: dict[Lease, Tensor] = {}
         self._placed: dict[int, Placement] = {}
@@ -78,16 +89,25 @@ class SlotLayout:
         return lease
 
     def fork(self, parent: Lease, shared: int) -> Lease | None:
-        """The shared tokens stay in the parent's slots."""
+        """The shared tokens stay where they are, until the last of the rows is released."""
         fresh = self._allocate(parent.reserved - shared)
         if fresh is None:
             return None
+        trunk = self._trunk(parent, shared)
+        assert len(trunk.slots) == shared, "forks of a row share as many tokens"
         lease = Lease(parent.segments, parent.reserved)
-        self._hold(lease, fresh, torch.cat([self._cells[parent][:shared], fresh]))
+        trunk.rows += 1
+        self._trunks[lease] = trunk
+        self._hold(lease, fresh, torch.cat([trunk.slots, fresh]))
         return lease
 
     def release(self, lease: Lease) -> None:
         self._give_back(self._owned.pop(lease))
+        trunk = self._trunks.pop(lease, None)
+        if trunk is not None:
+            trunk.rows -= 1
+            if not trunk.rows:
+                self._give_back(trunk.slots)
         del self._cells[lease], self._tables[lease]
 
     def rank(self, lease: Lease) -> tuple[int, int]:
@@ -129,7 +149,10 @@ class SlotLayout:
         return torch.stack([self._keys[:, slots], self._values[:, slots]], dim=1)
 
     def check_integrity(self) -> None:
-        owned = [*self._owned.values(), *(p.slots for p in self._placed.values())]
+        trunks = Counter(self._trunks.values())
+        assert all(trunk.rows == rows for trunk, rows in trunks.items()), "a shared row is lost"
+        shared = [trunk.slots for trunk in trunks]
+        owned = [*self._owned.values(), *shared, *(p.slots for p in self._placed.values())]
         free = torch.tensor(self._free, dtype=torch.long)
         cells = torch.cat([free, *(slots.cpu() for slots in owned if slots is not None)])
         expected = torch.arange(1, self._capacity + 1)
@@ -138,6 +161,14 @@ class SlotLayout:
         for lease in self._owned:
             assert all(id(s.placement) in placed for s in lease.segments), "a lease lost its prefix"
         assert bool(self._keys[:, 0].isfinite().all()), "the trash slot must stay finite"
+
+    def _trunk(self, parent: Lease, shared: int) -> _Trunk:
+        """What the forks of `parent` share with it, which is the same for all of them."""
+        if parent not in self._trunks:
+            cells = self._cells[parent]
+            self._trunks[parent] = _Trunk(cells[:shared])
+            self._owned[parent] = cells[shared:]
+        return self._trunks[parent]
 
     def _hold(self, lease: Lease, owned: Tensor, cells: Tensor) -> None:
         self._owned[lease], self._cells[lease] = owned, cells
