@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from prefixmux_store.connections import Connections
 from prefixmux_store.content import Content
 from prefixmux_store.types import Defaults, Part, Task, Version
 
@@ -64,10 +65,16 @@ class Commit:
 class Catalogue(Protocol):
     """Raises `TaskNotFound`, `VersionNotFound` and, for its own storage, `Unavailable`."""
 
+    @property
+    def connections(self) -> Connections:
+        """To the same database, for what it holds beside tasks: keys, limits, usage."""
+        ...
+
     def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
         """The version and whether it is new: the same parts with the same defaults in the same
         live task are found again. Numbers start at 1 and are never reused. Raises
-        `PreconditionFailed` when `create_only` and the task is live."""
+        `PreconditionFailed` when `create_only` and the task is live, `QuotaExceeded` and
+        `TenantFull` where the tenant's limits end."""
         ...
 
     def task(self, tenant: str, task_id: str) -> Task: ...

@@ -123,9 +123,20 @@ class Connections:
             if found > len(migrations):
                 raise SchemaTooNew(found, len(migrations))
             for number in range(found, len(migrations)):
-                for statement in migrations[number].split(";"):
+                for statement in _statements(migrations[number]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """One by one: `executescript` would commit what is under way. A trigger holds semicolons of
+    its own."""
+    statement = ""
+    for piece in script.split(";"):
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 @contextlib.contextmanager

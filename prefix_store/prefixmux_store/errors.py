@@ -15,7 +15,10 @@
     ├── VersionNotFound            version_not_found
     ├── VersionActive              version_active
     ├── PreconditionFailed         precondition_failed
+    ├── KeyNotFound                not_found
+    ├── QuotaExceeded              quota_exceeded, `reason` names the limit
     ├── StorageFull                storage_full
+    │   └── TenantFull             the disk has room, the tenant has not
     ├── Unavailable                prefix_unavailable
     │   ├── BlobMissing
     │   ├── BlobCorrupt
@@ -155,11 +158,39 @@ class PreconditionFailed(StoreError):
         super().__init__("The task exists already.")
 
 
+class KeyNotFound(StoreError):
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is no key with this id; `prefixmux keys ls` shows all.")
+
+
+class QuotaExceeded(StoreError):
+    code = "quota_exceeded"
+
+    def __init__(self, max_tasks: int) -> None:
+        super().__init__(
+            f"The tenant has its {max_tasks} tasks: delete one, or ask the operator for more.",
+            reason="max_tasks",
+        )
+
+
 class StorageFull(StoreError):
     code = "storage_full"
 
-    def __init__(self) -> None:
-        super().__init__("The store's disk is full; nothing was stored.")
+    def __init__(
+        self, message: str = "The store's disk is full; nothing was stored.", **about: str
+    ) -> None:
+        super().__init__(message, **about)
+
+
+class TenantFull(StorageFull):
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"This would take the tenant beyond its {max_bytes} bytes: delete versions or tasks"
+            " that are not needed, or ask the operator for more.",
+            reason="max_bytes",
+        )
 
 
 class Unavailable(StoreError):

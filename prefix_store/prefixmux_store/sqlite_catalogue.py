@@ -1,4 +1,4 @@
-"""The catalogue in SQLite: tables, statements, and rows to types.
+"""The catalogue in SQLite: statements of tasks and versions.
 
 For one machine: WAL needs shared memory, which no network file system gives.
 """
@@ -19,6 +19,7 @@ from prefixmux_store.errors import (
     VersionActive,
     VersionNotFound,
 )
+from prefixmux_store.quotas import check_grown
 from prefixmux_store.rows import (
     TASK_COLUMNS,
     VERSION_COLUMNS,
@@ -27,35 +28,9 @@ from prefixmux_store.rows import (
     values_of,
     version_of,
 )
+from prefixmux_store.schema import MIGRATIONS
+from prefixmux_store.tenants import footprint_of
 from prefixmux_store.types import Task, Version
-
-# `number` outlives its task, so that a version number never means two things.
-_SCHEMA_1 = """
-CREATE TABLE task (
-    tenant TEXT NOT NULL, task_id TEXT NOT NULL, active INTEGER,
-    created_at REAL NOT NULL, updated_at REAL NOT NULL,
-    PRIMARY KEY (tenant, task_id)
-) WITHOUT ROWID;
-CREATE TABLE version (
-    tenant TEXT NOT NULL, task_id TEXT NOT NULL, version INTEGER NOT NULL,
-    digests TEXT NOT NULL, method TEXT NOT NULL, sites TEXT NOT NULL,
-    position_offset TEXT NOT NULL, prefix_tokens INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    base_model TEXT, description TEXT, created_at REAL NOT NULL,
-    PRIMARY KEY (tenant, task_id, version),
-    FOREIGN KEY (tenant, task_id) REFERENCES task (tenant, task_id) ON DELETE CASCADE
-) WITHOUT ROWID;
-CREATE TABLE number (
-    tenant TEXT NOT NULL, task_id TEXT NOT NULL, last INTEGER NOT NULL,
-    PRIMARY KEY (tenant, task_id)
-) WITHOUT ROWID
-"""
-# `parts` is null where a version is its own only part, `defaults` where it has none,
-# `base_fingerprint` also where the version is older than this schema.
-_SCHEMA_2 = """
-ALTER TABLE version ADD COLUMN parts TEXT;
-ALTER TABLE version ADD COLUMN defaults TEXT;
-ALTER TABLE version ADD COLUMN base_fingerprint TEXT
-"""
 
 _TASKS = f"""
 SELECT {TASK_COLUMNS}, {VERSION_COLUMNS}
@@ -92,7 +67,11 @@ class SqliteCatalogue:
 
     def __init__(self, path: Path) -> None:
         """Raises `SchemaTooNew`, else `StoreUnusable`."""
-        self._connections = Connections(path, (_SCHEMA_1, _SCHEMA_2))
+        self._connections = Connections(path, MIGRATIONS)
+
+    @property
+    def connections(self) -> Connections:
+        return self._connections
 
     def add(self, draft: Draft, commit: Commit) -> tuple[Version, bool]:
         with self._connections.writing() as db:
@@ -101,6 +80,7 @@ class SqliteCatalogue:
             if live and commit.create_only:
                 raise PreconditionFailed
             commit.prepare()
+            before = footprint_of(db, draft.tenant)
             if not live:
                 values = (*key, commit.now, commit.now)
                 db.execute("INSERT INTO task VALUES (?, ?, NULL, ?, ?)", values)
@@ -110,6 +90,7 @@ class SqliteCatalogue:
                 _activate(db, version, commit.now)
             elif not same:
                 _touch(db, *key, commit.now)
+            check_grown(db, draft.tenant, before)
             return version, not same
 
     def task(self, tenant: str, task_id: str) -> Task:

@@ -30,9 +30,12 @@ from prefixmux_store.errors import (
 from prefixmux_store.files import Files, OsFiles
 from prefixmux_store.format import PrefixFile
 from prefixmux_store.guard import Guard
+from prefixmux_store.keys import KeyRing
 from prefixmux_store.names import check_task_id, check_tenant, is_name
 from prefixmux_store.opening import enter
+from prefixmux_store.tenants import Footprint, Tenants
 from prefixmux_store.types import Defaults, GcReport, Page, Task, VerifyReport, Version
+from prefixmux_store.usage import UsageLedger
 from prefixmux_store.validate import ModelShape, check_model
 
 
@@ -58,6 +61,10 @@ class PrefixStore:
         self._clock = clock
         self._blobs = BlobStore(root, files)
         self._guard = Guard(root, files)
+        connections = catalogue.connections
+        self.keys = KeyRing(connections, self._guard, clock)
+        self.tenants = Tenants(connections, self._guard)
+        self.usage = UsageLedger(connections, self._guard)
 
     @classmethod
     def open(
@@ -220,6 +227,9 @@ class PrefixStore:
         after = cursors.after_version(cursor)
         found = self._catalogue.versions(tenant, task_id, limit + 1, after)
         return cursors.page(found, limit, lambda version: str(version.version))
+
+    def footprint(self, tenant: str) -> Footprint:
+        return self.tenants.footprint(tenant)
 
     def read_file(self, tenant: str, task_id: str, version: int | None) -> bytes:
         """The file as it was uploaded, hashed again. Raises `BlobMissing`, `BlobCorrupt` too, and

@@ -77,7 +77,7 @@ def test_an_old_store_is_brought_up_to_date_and_works_on(old: Path) -> None:
         assert newer.version == 5
         both, _ = store.compose(TENANT, "b", [("a", 4), ("a", 5)])
         assert both.prefix_tokens == 6
-    assert schema(old) == 2
+    assert schema(old) == 3
     with PrefixStore.open(old) as store:
         assert store.resolve(TENANT, "b", None) == both
 
