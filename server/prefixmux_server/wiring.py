@@ -9,6 +9,7 @@ from prefixmux_server.api.services import Services
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.service.admission import Admission
 from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
@@ -27,6 +28,7 @@ def build_services(
         prefixes=PrefixService(engine, store, settings.max_prefix_tokens, settings.max_batch_rows),
         steps=steps,
         lifecycle=lifecycle,
+        keys=KeyService(store.keys),
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
     )

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from prefixmux_server.api import docs, generate, operations, prefixes, problems
+from prefixmux_server.api.documented import errors
 from prefixmux_server.api.methods import allowed
 from prefixmux_server.api.middleware import Frame
 from prefixmux_server.api.query import OnlyDeclared
@@ -16,6 +17,8 @@ from prefixmux_server.api.services import Services
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_store.errors import StoreError
 
+# What a request may get before its route is found.
+OF_THE_FRAME = errors(401, 403, 503)
 ABOUT = "One frozen language model, a different prefix in every row of the batch."
 
 
@@ -32,12 +35,12 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     for router in (generate.router, prefixes.router, prefixes.json_router, operations.router):
-        app.include_router(router, dependencies=[OnlyDeclared])
+        app.include_router(router, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
     app.include_router(operations.open_router)
     app.include_router(docs.router)
     for kind in (PrefixmuxServerError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(Frame, lifecycle=services.lifecycle)
+    app.add_middleware(Frame, lifecycle=services.lifecycle, keys=services.keys)
     return app
 
 

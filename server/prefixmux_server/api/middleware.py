@@ -1,6 +1,7 @@
-"""Around every request: its id, its origin, its place in the drain, the net for failures.
+"""Around every request: its id, tenant, origin, place in the drain, and the net for failures.
 
-Plain ASGI, so that a client's disconnect reaches the routes. Never logs bodies or answers.
+Before routing, so that without a key every path answers alike, known or not. Plain ASGI, so that
+a client's disconnect reaches the routes. Never logs bodies, answers or keys.
 """
 
 from __future__ import annotations
@@ -18,20 +19,33 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefixmux_server.api import problems
 from prefixmux_server.api.origin import refuse_cross_site
+from prefixmux_server.api.tenancy import bearer_key
 from prefixmux_server.errors import PrefixmuxServerError
+from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.tenant import Tenant
+from prefixmux_store.errors import StoreError
 
 SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-# Answered also while the server drains.
+# Answered without a key, and also while the server drains. Whole paths as routing sees them: what
+# is not here is closed, whatever a route says.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/version", "/docs", "/openapi.json"})
 
 
 class Frame:
-    """The outermost layer of ours."""
+    """The outermost layer of ours. `open_paths` need no key."""
 
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        lifecycle: Lifecycle,
+        keys: KeyService,
+        open_paths: frozenset[str] = OPEN_PATHS,
+    ) -> None:
         self._app = app
         self._lifecycle = lifecycle
+        self._keys = keys
+        self._open_paths = open_paths
         self._log = structlog.get_logger("prefixmux.http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,7 +55,7 @@ class Frame:
         request_id, method = _request_id(scope), scope["method"]
         # A copy: the server below goes by the method that the client sent.
         scope = {**scope, "path": _path(scope), "method": "GET" if method == "HEAD" else method}
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "tenant": None}
         reply = Reply(send, request_id, bare=method == "HEAD")
         started = time.monotonic()
         await self._serve(scope, receive, reply)
@@ -51,21 +65,26 @@ class Frame:
             method=method,
             route=getattr(scope.get("route"), "path", None),
             status=reply.status,
+            **_who(scope["state"]["tenant"]),
             seconds=round(time.monotonic() - started, 4),
         )
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        headers = Headers(scope=scope)
         try:
-            refuse_cross_site(scope["method"], Headers(scope=scope))
-            if scope["path"] in OPEN_PATHS:
+            if scope["path"] in self._open_paths:
+                refuse_cross_site(scope["method"], headers)
                 await self._app(scope, receive, reply)
                 return
+            scope["state"]["tenant"] = self._keys.tenant_of(bearer_key(headers))
+            refuse_cross_site(scope["method"], headers)
             with self._lifecycle.accept():
                 await self._app(scope, receive, reply)
         except ClientDisconnect:
             return
-        except PrefixmuxServerError as error:
-            await problems.response(error, reply.request_id)(scope, receive, reply)
+        except (PrefixmuxServerError, StoreError) as error:
+            failure = problems.response(problems.typed(error), reply.request_id)
+            await failure(scope, receive, reply)
         except Exception as error:  # noqa: BLE001 - the last net: the client learns nothing of it
             self._log.error("failed", request_id=reply.request_id, **_where(error))
             if reply.status is None:
@@ -94,6 +113,10 @@ class Reply:
 def _request_id(scope: Scope) -> str:
     sent = Headers(scope=scope).get("x-request-id", "")
     return sent if SANE_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+def _who(tenant: Tenant | None) -> dict[str, object]:
+    return {} if tenant is None else {"tenant": tenant.name, "key_id": tenant.key_id}
 
 
 def _path(scope: Scope) -> str:

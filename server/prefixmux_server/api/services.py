@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.service.generation import GenerationService
+from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
@@ -23,6 +24,7 @@ class Services:
     prefixes: PrefixService
     steps: StepLog
     lifecycle: Lifecycle
+    keys: KeyService
     max_body_bytes: int
     max_upload_bytes: int
 
