@@ -96,6 +96,10 @@ class Tenants:
             for name, tasks, versions, size, *limits in rows
         )
 
+    def get(self, tenant: str) -> KnownTenant:
+        """Of any name that a tenant can have. Raises `InvalidTenant`."""
+        return KnownTenant(check_tenant(tenant), self.limits(tenant), self.footprint(tenant))
+
     def footprint(self, tenant: str) -> Footprint:
         with self._connections.reading() as db:
             return footprint_of(db, tenant)
@@ -126,4 +130,4 @@ def _check(name: str, value: float | None) -> None:
             message = f"A weight is a number from {_LEAST_WEIGHT:g} to {_LARGEST_WEIGHT:g}."
             raise InvalidRequest(message, param=name)
     elif type(value) is not int or not 1 <= value <= _LARGEST:
-        raise InvalidRequest(f"{name} is a whole number from 1 to 2**53.", param=name)
+        raise InvalidRequest(f"{name} is a whole number from 1 to {_LARGEST}.", param=name)

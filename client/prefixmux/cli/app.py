@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefixmux.cli import convert, generate, prefixes, serve
+from prefixmux.cli import convert, generate, keys, prefixes, serve, tenants
 
 
 def build_app() -> typer.Typer:
@@ -23,6 +23,8 @@ def build_app() -> typer.Typer:
     app.command("generate")(generate.generate)
     app.command("convert")(convert.convert)
     app.add_typer(prefixes.build_app(), name="prefixes")
+    app.add_typer(keys.build_app(), name="keys")
+    app.add_typer(tenants.build_app(), name="tenants")
     return app
 
 
