@@ -58,7 +58,7 @@ def begins_decoder(model: ModelInfo) -> tuple[int, ...]:
 def _input_ids(given: TokenInput, target: Target, codec: TextCodec | None) -> tuple[int, ...]:
     if not isinstance(given, str):
         return given
-    codec = _needed(codec, "input")
+    codec = needed(codec, "input")
     text = _filled(target.defaults.template, given)
     return codec.following(text) if target.has_text else codec.encode(text)
 
@@ -86,7 +86,7 @@ def _decoder_input(
             " is input.",
             param="decoder_input",
         )
-    ids = _needed(codec, "decoder_input").plain(given) if isinstance(given, str) else given
+    ids = needed(codec, "decoder_input").plain(given) if isinstance(given, str) else given
     check_ids(ids, model, "decoder_input")
     return ids
 
@@ -106,7 +106,8 @@ def _decoder_start(target: Target, model: ModelInfo, given: tuple[int, ...]) -> 
     return start
 
 
-def _needed(codec: TextCodec | None, param: str) -> TextCodec:
+def needed(codec: TextCodec | None, param: str) -> TextCodec:
+    """Raises `TokenizerUnavailable` where there is none."""
     if codec is None:
         raise TokenizerUnavailable(
             f"This model has no tokenizer; send the {param} as token ids.", param=param
