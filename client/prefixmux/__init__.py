@@ -6,11 +6,17 @@
         client.prefixes.upload("e2e", "path/to/peft-adapter")
         print(client.generate("e2e", "name : Aromi | type : pub", max_new_tokens=40).text)
 
+`AsyncClient` is the same, awaited; `stream` tells an answer as it is made.
+
 Importing this package loads neither torch nor the server.
 """
 
 from __future__ import annotations
 
+from prefixmux.about import Health, ModelInfo, ServerVersion, Site
+from prefixmux.account import Limits, TaskUsage, Timeline, UsageReport
+from prefixmux.answer import ErrorBody
+from prefixmux.async_client import AsyncClient
 from prefixmux.client import Client
 from prefixmux.errors import (
     APIConnectionError,
@@ -35,19 +41,20 @@ from prefixmux.errors import (
     UnprocessableEntityError,
     UnsupportedMediaTypeError,
 )
-from prefixmux.requests import GenerateRequest
+from prefixmux.requests import GenerateRequest, Parameters
 from prefixmux.stored import Task, Version, VersionPart
+from prefixmux.stream import AsyncStream, Stream
 from prefixmux.types import (
     BatchRow,
-    ErrorBody,
     GenerateResponse,
-    Health,
-    ModelInfo,
+    Logprob,
     Output,
     PrefixRef,
-    ServerVersion,
-    Site,
+    Score,
+    ScoreResponse,
     Timing,
+    TokenEvent,
+    TokenLogprob,
     Usage,
 )
 
@@ -56,6 +63,8 @@ __all__ = [
     "APIResponseError",
     "APIStatusError",
     "APITimeoutError",
+    "AsyncClient",
+    "AsyncStream",
     "AuthenticationError",
     "BadRequestError",
     "BatchRow",
@@ -69,24 +78,35 @@ __all__ = [
     "InsufficientStorageError",
     "InternalServerError",
     "InvalidArgumentError",
+    "Limits",
+    "Logprob",
     "MethodNotAllowedError",
     "ModelInfo",
     "NotFoundError",
     "Output",
+    "Parameters",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PreconditionFailedError",
     "PrefixRef",
     "PrefixmuxError",
     "RateLimitError",
+    "Score",
+    "ScoreResponse",
     "ServerVersion",
     "ServiceUnavailableError",
     "Site",
+    "Stream",
     "Task",
+    "TaskUsage",
+    "Timeline",
     "Timing",
+    "TokenEvent",
+    "TokenLogprob",
     "UnprocessableEntityError",
     "UnsupportedMediaTypeError",
     "Usage",
+    "UsageReport",
     "Version",
     "VersionPart",
 ]

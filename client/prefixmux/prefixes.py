@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from prefixmux import calls
-from prefixmux.errors import APIResponseError, NotFoundError
-from prefixmux.requests import Example, Part, example_bodies, given, part_bodies
+from prefixmux import prefix_calls as calls
+from prefixmux.call import Progress
+from prefixmux.errors import NotFoundError
+from prefixmux.files import Download
+from prefixmux.requests import Example, Kept, Part, example_bodies, given, part_bodies
 from prefixmux.sender import Sender
 from prefixmux.stored import Task, Version
-from prefixmux.uploads import json_text, parts_of
+from prefixmux.wire import NOT_GIVEN, NotGiven
 
 
 class Prefixes:
@@ -28,26 +29,22 @@ class Prefixes:
         template: str | None = None,
         parameters: Mapping[str, object] | None = None,
         task_index: int | None = None,
+        *,
+        progress: Progress | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
     ) -> Version:
         """Store a native `.safetensors` file or a PEFT adapter's folder as a version of `task_id`.
 
         `template` (text around `{input}`) and `parameters` are stored with it, for requests that
         say nothing; `task_index` picks one of a multitask adapter. The same content again answers
-        with the version that holds it. Raises InvalidArgumentError for pickled weights, OSError
-        for files that cannot be read, UnprocessableEntityError for a prefix that is damaged or
-        not made for the server's model.
+        with the version that holds it. Files are sent from disk, and `progress` is called with
+        bytes sent and bytes in all, from 0 again when they are sent again. Raises
+        InvalidArgumentError for pickled weights, OSError for files that cannot be read,
+        UnprocessableEntityError for a prefix that is damaged or not made for the server's model.
         """
-        parts = parts_of(Path(path))
-        said = {
-            "task_id": task_id,
-            "activate": "true" if activate else "false",
-            "description": description,
-            "template": template,
-            "parameters": None if parameters is None else json_text(given(**parameters)),
-            "task_index": None if task_index is None else str(task_index),
-        }
-        form = {name: text for name, text in said.items() if text is not None}
-        return self._sender.send(calls.upload({**form, **parts.form}, parts.files))
+        kept = Kept(activate, description, template, parameters)
+        call = calls.upload(task_id, Path(path), kept, task_index, progress)
+        return self._sender.varied(timeout).send(call)
 
     def upload_text(
         self,
@@ -66,10 +63,8 @@ class Prefixes:
         into it up to the output, and end at what follows it.
         """
         shown = None if examples is None else example_bodies(examples)
-        about = _about(activate, description, template, parameters)
-        return self._sender.send(
-            calls.store(given(task_id=task_id, text=text, examples=shown) | about)
-        )
+        kept = Kept(activate, description, template, parameters)
+        return self._sender.send(calls.store(task_id, given(text=text, examples=shown), kept))
 
     def compose(
         self,
@@ -85,9 +80,8 @@ class Prefixes:
 
         `parts` are task ids (as active now) or pairs of task id and version.
         """
-        body: dict[str, object] = {"task_id": task_id, "compose": part_bodies(parts)}
-        about = _about(activate, description, template, parameters)
-        return self._sender.send(calls.store(body | about))
+        kept = Kept(activate, description, template, parameters)
+        return self._sender.send(calls.store(task_id, {"compose": part_bodies(parts)}, kept))
 
     def list(self, *, query: str | None = None, limit: int | None = None) -> Iterator[Task]:
         """Every task in order of `task_id`, fetched `limit` (1 to 500) at a time.
@@ -122,6 +116,15 @@ class Prefixes:
         """Make `version` the one that requests get when they name none."""
         return self._sender.send(calls.activate(task_id, version))
 
+    def pin(self, task_id: str, version: int | None = None) -> Version:
+        """Keep a version (None: the active one) in the server's memory, also when nobody uses
+        it."""
+        return self._sender.send(calls.pin(task_id, version, True))
+
+    def unpin(self, task_id: str, version: int | None = None) -> Version:
+        """Let it go again when memory is short."""
+        return self._sender.send(calls.pin(task_id, version, False))
+
     def delete(self, task_id: str, version: int | None = None) -> None:
         """Delete a version, or the whole task when `version` is None.
 
@@ -130,45 +133,34 @@ class Prefixes:
         self._sender.send(calls.delete(task_id, version))
 
     def download(
-        self, task_id: str, path: str | os.PathLike[str], version: int | None = None
+        self,
+        task_id: str,
+        path: str | os.PathLike[str],
+        version: int | None = None,
+        *,
+        progress: Progress | None = None,
+        timeout: float | NotGiven | None = NOT_GIVEN,
     ) -> Version:
         """Write the native file of a version (None: the active one) to `path`, whole or not at all.
 
         Raises APIResponseError when the bytes are not those of the version's digest.
         """
-        found = self._active(task_id) if version is None else self.get_version(task_id, version)
-        data = self._sender.send(calls.get_file(task_id, found.version))
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != found.prefix_digest:
-            raise APIResponseError(f"The bytes received are not {found.prefix_digest}.")
-        _write_whole(Path(path), data)
+        if version is None:
+            found = active_of(self.get(task_id))
+        else:
+            found = self.get_version(task_id, version)
+        with Download(Path(path), found, progress) as download:
+            call = calls.get_file(task_id, found.version, download)
+            self._sender.varied(timeout).send(call)
+            download.finish()
         return found
 
-    def _active(self, task_id: str) -> Version:
-        active = self.get(task_id).active
-        if active is None:
-            raise NotFoundError(
-                f"Task {task_id} has no active version; name one.",
-                status_code=404,
-                code="version_not_found",
-            )
-        return active
 
-
-def _about(
-    activate: bool,
-    description: str | None,
-    template: str | None,
-    parameters: Mapping[str, object] | None,
-) -> dict[str, object]:
-    said = None if parameters is None else given(**parameters)
-    return given(activate=activate, description=description, template=template, parameters=said)
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """A reader of `path` sees the old file or the new one, never a part."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+def active_of(task: Task) -> Version:
+    if task.active is None:
+        raise NotFoundError(
+            f"Task {task.task_id} has no active version; name one.",
+            status_code=404,
+            code="version_not_found",
+        )
+    return task.active

@@ -1,20 +1,26 @@
 """When to send a call again, and after how long. Decides only; the sender waits.
 
 Sent again: what never reached the server (no connection) and what it refused untouched (429, 503),
-for every call; cut connections, timeouts and other 5xx only for repeatable calls. The server's
-`x-should-retry` overrules both, and its `Retry-After` replaces the back-off.
+for every call; cut connections, timeouts and other passing failures (408, 500, 502, 504) only for
+repeatable calls, which are all but deletions: generating twice costs, but changes nothing. An
+answer that has begun to stream is never asked for again. The server's `x-should-retry` overrules
+all this, and its `Retry-After` replaces the back-off.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import httpx2
+
+from prefixmux.wire import NOT_GIVEN, NotGiven
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
@@ -24,6 +30,7 @@ LONGEST_RETRY_AFTER_S = 120.0
 NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 CUT = (httpx2.NetworkError, httpx2.TimeoutException, httpx2.RemoteProtocolError)
 REFUSED_UNTOUCHED = frozenset({429, 503})
+PASSING = frozenset({408, 500, 502, 504})
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,10 @@ class RetryPolicy:
     max_retries: int = 2
     uniform: Callable[[], float] = random.random
     now: Callable[[], float] = time.time
+
+    def of(self, max_retries: int | NotGiven) -> RetryPolicy:
+        """The same with another patience."""
+        return self if max_retries is NOT_GIVEN else replace(self, max_retries=max_retries)
 
     def after_error(
         self, error: httpx2.RequestError, attempt: int, *, repeatable: bool
@@ -55,7 +66,7 @@ class RetryPolicy:
         if told in ("true", "false"):
             return bool(told == "true")
         status = response.status_code
-        return status in REFUSED_UNTOUCHED or (repeatable and status in (500, 502, 504))
+        return status in REFUSED_UNTOUCHED or (repeatable and status in PASSING)
 
     def _backoff(self, attempt: int) -> float:
         """Doubling, capped, and up to a quarter shorter so that clients do not march in step."""
@@ -64,10 +75,9 @@ class RetryPolicy:
     def _retry_after(self, response: httpx2.Response) -> float | None:
         """Seconds or an HTTP date; None when absent or unreadable."""
         value = response.headers.get("retry-after", "")
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            pass
+        with suppress(ValueError):
+            seconds = float(value)
+            return None if math.isnan(seconds) else max(0.0, seconds)
         try:
             date = parsedate_to_datetime(value)
         except ValueError:

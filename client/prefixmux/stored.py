@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from prefixmux.types import Answer
+from prefixmux.answer import Answer, Wire
 
 
-class VersionPart(Answer):
+class VersionPart(Wire):
     """One stored prefix of a version, by the name it had when the version was made."""
 
     task_id: str
@@ -22,8 +22,8 @@ class VersionPart(Answer):
 class Version(Answer):
     """One immutable version of a task's prefix; sizes in bytes, `created_at` in unix seconds.
 
-    `parts` are its prefixes in order, itself alone unless it was composed. `template` and
-    `parameters` hold for requests that say nothing themselves.
+    A `pinned` version stays in memory. `parts` are its prefixes in order, itself alone unless it
+    was composed. `template` and `parameters` hold for requests that say nothing themselves.
     """
 
     task_id: str
@@ -37,6 +37,7 @@ class Version(Answer):
     description: str | None = None
     created_at: float
     residency: Literal["device", "host", "disk"] | str | None = None
+    pinned: bool = False
     base_fingerprint: str | None = None
     parts: tuple[VersionPart, ...] = ()
     template: str | None = None

@@ -1,25 +1,17 @@
-"""Answers as they are read, typed.
+"""Answers about rows: what was generated, how it ended, what it cost.
 
-Names and meanings are the server's contract. Answers keep fields this version does not know
-(`extra="allow"`), so that a newer server does not break an older client.
+Names and meanings are the server's contract.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from prefixmux.errors import APIStatusError, class_of
-
-
-class Answer(BaseModel):
-    """Base of all answers: immutable, open to fields of newer servers."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
+from prefixmux.answer import Answer, ErrorBody, Wire
+from prefixmux.errors import class_of
 
 
-class PrefixRef(Answer):
+class PrefixRef(Wire):
     """A prefix that a row was generated with; `tokens` counts its virtual tokens."""
 
     task_id: str
@@ -28,11 +20,27 @@ class PrefixRef(Answer):
     tokens: int
 
 
-class Output(Answer):
+class Logprob(Wire):
+    """A token's log-probability under the model, before any shaping; `token` None without a
+    tokenizer."""
+
+    token_id: int
+    token: str | None = None
+    logprob: float
+
+
+class TokenLogprob(Logprob):
+    """That of a token of the sequence; `top` are the likeliest in its place, the best first."""
+
+    top: tuple[Logprob, ...] = ()
+
+
+class Output(Wire):
     """One generated sequence.
 
     `token_ids` ends with the token that ended it; `text` is None without a tokenizer; `stop` is
-    the stop string or token id that was met; `score` is that of a beam search.
+    the stop string or token id that was met; `score` is that of a beam search; `logprobs`, one
+    for each of `token_ids`, come if they were asked for.
     """
 
     index: int
@@ -41,9 +49,22 @@ class Output(Answer):
     finish_reason: Literal["eos", "stop", "length"] | str
     stop: str | int | None = None
     score: float | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
-class Usage(Answer):
+class TokenEvent(Wire):
+    """What a stream says next of the output `index`: the texts of an output join to its text.
+
+    `text` may be empty (a character is not whole yet) and is None without a tokenizer.
+    """
+
+    index: int
+    text: str | None
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class Usage(Wire):
     """Token counts; `generated_tokens` is the sum over outputs."""
 
     prompt_tokens: int
@@ -51,7 +72,7 @@ class Usage(Answer):
     generated_tokens: int
 
 
-class Timing(Answer):
+class Timing(Wire):
     """Seconds: in the queue, waiting for the prefix, to the first token, in all."""
 
     queue_s: float | None = None
@@ -63,7 +84,8 @@ class Timing(Answer):
 class GenerateResponse(Answer):
     """The answer to one row; for the bare model `task_id`, `version`, `prefix_digest` are None.
 
-    A beam search answers the best of `outputs` first.
+    A beam search answers the best of `outputs` first. The first of `prompt_logprobs` is None:
+    nothing stands before it.
     """
 
     id: str
@@ -74,6 +96,7 @@ class GenerateResponse(Answer):
     prefixes: tuple[PrefixRef, ...] = ()
     model: str | None = None
     outputs: tuple[Output, ...]
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     seed: int | None = None
     usage: Usage
     timing: Timing = Timing()
@@ -84,27 +107,11 @@ class GenerateResponse(Answer):
         return self.outputs[0].text
 
 
-class ErrorBody(Answer):
-    """The `error` object of an error answer."""
-
-    code: str
-    message: str
-    param: str | None = None
-    request_id: str | None = None
-    reason: str | None = None
-
-    def to_exception(self, status_code: int) -> APIStatusError:
-        return class_of(status_code)(
-            self.message,
-            status_code=status_code,
-            code=self.code,
-            param=self.param,
-            reason=self.reason,
-            request_id=self.request_id,
-        )
+class ErrorAnswer(Wire):
+    error: ErrorBody
 
 
-class BatchRow(Answer):
+class BatchRow(Wire):
     """One row of a batch: a response when `status` is 200, else an error."""
 
     status: int
@@ -128,52 +135,33 @@ class BatchResponse(Answer):
     results: tuple[BatchRow, ...]
 
 
-class Site(Answer):
-    """One attention site: what a prefix for it must be shaped like."""
+class Score(Wire):
+    """How likely one target is: `logprob` is the sum over its tokens; `is_greedy`: each of them is
+    the likeliest in its place."""
 
-    layers: int
-    kv_heads: int
-    k_dim: int
-    v_dim: int
+    index: int
+    text: str | None
+    token_ids: tuple[int, ...]
+    logprob: float
+    logprobs: tuple[Logprob, ...] = ()
+    is_greedy: bool
 
 
-class ModelInfo(Answer):
-    """The resident model, its shape, and what can be uploaded for it.
-
-    `family` is "causal" (decoder-only) or "seq2seq" (encoder-decoder). A special id is None where
-    the model names none.
-    """
+class ScoreResponse(Answer):
+    """The scores of the targets, in the order they were given."""
 
     id: str
-    family: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    vocabulary: int
-    dtype: str
-    device: str
-    context: int | None = None
-    fingerprint: str | None = None
-    methods: tuple[str, ...] = ()
-    sites: dict[str, Site] = {}
-    embedding_width: int | None = None
-    eos_token_ids: tuple[int, ...] = ()
-    bos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
+    tenant: str | None = None
+    task_id: str | None = None
+    version: int | None = None
+    prefix_digest: str | None = None
+    prefixes: tuple[PrefixRef, ...] = ()
+    model: str | None = None
+    scores: tuple[Score, ...]
+    usage: Usage
+    timing: Timing = Timing()
 
-
-class ServerVersion(Answer):
-    """The server's version; other fields (libraries) are kept as they come."""
-
-    version: str
-
-
-class Health(Answer):
-    """Whether the server takes requests; `reason` says why not."""
-
-    ready: bool
-    status: str
-    reason: str | None = None
+    @property
+    def best(self) -> Score:
+        """The likeliest target."""
+        return max(self.scores, key=lambda score: score.logprob)

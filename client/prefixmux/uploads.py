@@ -7,7 +7,6 @@ weights here: no server unpickles a client's file. Contents are the server's to 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +35,6 @@ class UploadParts:
 def parts_of(path: Path) -> UploadParts:
     """Raises InvalidArgumentError for what cannot be uploaded, OSError for what cannot be read."""
     return _peft_folder(path) if path.is_dir() else _native_file(path)
-
-
-def json_text(value: Mapping[str, object]) -> str:
-    """A form field that is JSON. Raises InvalidArgumentError for what JSON cannot carry."""
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"This is not expressible as JSON: {error}") from error
 
 
 def _peft_folder(folder: Path) -> UploadParts:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from importlib.metadata import version
-from typing import IO, TypeAlias, TypeVar
+from typing import IO, Final, TypeAlias, TypeVar
 
 import httpx2
 from pydantic import ValidationError
 
-from prefixmux.calls import Call
+from prefixmux.answer import ErrorBody
+from prefixmux.call import Call
 from prefixmux.errors import (
     APIConnectionError,
     APIStatusError,
@@ -23,11 +25,19 @@ from prefixmux.errors import (
     InvalidArgumentError,
     class_of,
 )
-from prefixmux.types import ErrorBody
+from prefixmux.files import opened
 
 T = TypeVar("T")
 HttpClient: TypeAlias = httpx2.Client | httpx2.AsyncClient
 
+
+class NotGiven(Enum):
+    """Where None says something: for ever."""
+
+    NOT_GIVEN = "not given"
+
+
+NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 CONNECT_TIMEOUT_S = 5.0
 
@@ -58,17 +68,17 @@ class Target:
             if not (key.isascii() and key.isprintable()):
                 raise InvalidArgumentError("api_key must be printable ASCII.")
             headers["authorization"] = f"Bearer {key}"
-        connect = CONNECT_TIMEOUT_S if timeout is None else min(timeout, CONNECT_TIMEOUT_S)
-        return cls(url.rstrip("/"), headers, httpx2.Timeout(timeout, connect=connect))
+        return cls(url.rstrip("/"), headers, _timeout(timeout))
+
+    def within(self, timeout: float | NotGiven | None) -> Target:
+        """The same with another patience."""
+        return self if timeout is NOT_GIVEN else replace(self, timeout=_timeout(timeout))
 
     @contextmanager
     def request(self, http: HttpClient, call: Call[T]) -> Iterator[httpx2.Request]:
         """The request of one attempt; its files are open inside the context only."""
         with ExitStack() as stack:
-            files = {
-                name: stack.enter_context(path.open("rb")) for name, path in call.files.items()
-            }
-            yield self._build(http, call, files)
+            yield self._build(http, call, opened(call.files, call.progress, stack))
 
     def _build(
         self, http: HttpClient, call: Call[T], files: Mapping[str, IO[bytes]]
@@ -81,7 +91,7 @@ class Target:
                 params=dict(call.params) or None,
                 data=dict(call.form) or None,
                 files=_file_parts(files) or None,
-                headers=dict(self.headers),
+                headers={**self.headers, **call.headers},
                 timeout=self.timeout,
             )
         except (TypeError, ValueError) as error:
@@ -119,6 +129,11 @@ def _check_url(url: str) -> None:
         raise InvalidArgumentError(f"base_url {url!r} is not a URL: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidArgumentError(f"base_url {url!r} must begin with http:// or https://.")
+
+
+def _timeout(seconds: float | None) -> httpx2.Timeout:
+    connect = CONNECT_TIMEOUT_S if seconds is None else min(seconds, CONNECT_TIMEOUT_S)
+    return httpx2.Timeout(seconds, connect=connect)
 
 
 def _file_parts(files: Mapping[str, IO[bytes]]) -> dict[str, tuple[str, IO[bytes], str]]:

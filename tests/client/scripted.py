@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import httpx2
+from client.awaited import awaited
 
-from prefixmux import Client
+from prefixmux import AsyncClient, Client
 
 Step: TypeAlias = httpx2.Response | Exception | Callable[[httpx2.Request], httpx2.Response]
 
@@ -26,7 +27,7 @@ class ScriptedServer:
         step = self._steps.popleft()
         if isinstance(step, Exception):
             raise step
-        return step(request) if callable(step) else step
+        return step(request) if callable(step) else _fresh(step)
 
     @property
     def last(self) -> httpx2.Request:
@@ -39,6 +40,19 @@ class ScriptedServer:
         return Client(
             "http://server", api_key=api_key, max_retries=max_retries, http_client=self.http()
         )
+
+
+def _fresh(response: httpx2.Response) -> httpx2.Response:
+    """One that no client has read yet: blocking and awaited ones mark what they have."""
+    return httpx2.Response(response.status_code, headers=response.headers, content=response.content)
+
+
+class AwaitedServer(ScriptedServer):
+    """The same for the awaited client."""
+
+    def client(self, max_retries: int = 0, api_key: str | None = None) -> Client:
+        http = httpx2.AsyncClient(transport=httpx2.MockTransport(self))
+        return awaited(AsyncClient("http://server", api_key, 600, max_retries, http))
 
 
 def sent_json(request: httpx2.Request) -> Any:
@@ -82,6 +96,26 @@ def generation(text: str | None = "a pub", **fields: object) -> dict[str, object
     return body | fields
 
 
+def score(**fields: object) -> dict[str, object]:
+    body: dict[str, object] = {
+        key: value
+        for key, value in generation().items()
+        if key not in ("outputs", "prompt_logprobs", "seed")
+    }
+    scores = [
+        {
+            "index": index,
+            "text": text,
+            "token_ids": [5],
+            "logprob": logprob,
+            "logprobs": [{"token_id": 5, "token": text, "logprob": logprob}],
+            "is_greedy": index == 1,
+        }
+        for index, (text, logprob) in enumerate([(" no", -2.5), (" yes", -0.5)])
+    ]
+    return body | {"scores": scores} | fields
+
+
 def version(number: int = 1, **fields: object) -> dict[str, object]:
     body: dict[str, object] = {
         "task_id": "e2e",
@@ -95,6 +129,7 @@ def version(number: int = 1, **fields: object) -> dict[str, object]:
         "description": None,
         "created_at": 1.5,
         "residency": "disk",
+        "pinned": False,
         "base_fingerprint": None,
         "parts": [
             {

@@ -29,9 +29,9 @@ CLASSES = [
 
 @pytest.mark.parametrize(("status", "code", "kind"), CLASSES)
 def test_each_status_has_its_class(
-    status: int, code: str, kind: type[prefixmux.APIStatusError]
+    scripted: type[ScriptedServer], status: int, code: str, kind: type[prefixmux.APIStatusError]
 ) -> None:
-    server = ScriptedServer(refusal(status, code, param="parameters.top_k", reason="names"))
+    server = scripted(refusal(status, code, param="parameters.top_k", reason="names"))
     with pytest.raises(prefixmux.APIStatusError) as caught:
         server.client().generate("e2e", "x")
     error = caught.value
@@ -51,19 +51,21 @@ def test_each_status_has_its_class(
 )
 @pytest.mark.parametrize("body", [b"<html>Bad Gateway</html>", b"", b'{"error": "x"}', b"[1]"])
 def test_a_foreign_error_page_still_has_status_and_request_id(
-    status: int, kind: type[prefixmux.APIStatusError], body: bytes
+    scripted: type[ScriptedServer], status: int, kind: type[prefixmux.APIStatusError], body: bytes
 ) -> None:
     page = httpx2.Response(status, content=body, headers={"x-request-id": "r-9"})
     with pytest.raises(prefixmux.APIStatusError) as caught:
-        ScriptedServer(page).client().generate("e2e", "x")
+        scripted(page).client().generate("e2e", "x")
     assert type(caught.value) is kind
     assert (caught.value.code, caught.value.request_id) == (None, "r-9")
 
 
-def test_the_header_names_the_request_when_the_body_does_not() -> None:
+def test_the_header_names_the_request_when_the_body_does_not(
+    scripted: type[ScriptedServer],
+) -> None:
     answer = refusal(404, "not_found", headers={"x-request-id": "r-9"}, request_id=None)
     with pytest.raises(prefixmux.NotFoundError) as caught:
-        ScriptedServer(answer).client().model()
+        scripted(answer).client().model()
     assert caught.value.request_id == "r-9"
 
 
@@ -78,9 +80,9 @@ def test_the_header_names_the_request_when_the_body_does_not() -> None:
     ],
 )
 def test_no_answer_is_a_connection_error(
-    failure: Exception, kind: type[prefixmux.PrefixmuxError]
+    scripted: type[ScriptedServer], failure: Exception, kind: type[prefixmux.PrefixmuxError]
 ) -> None:
     with pytest.raises(prefixmux.PrefixmuxError) as caught:
-        ScriptedServer(failure).client().generate("e2e", "x")
+        scripted(failure).client().generate("e2e", "x")
     assert type(caught.value) is kind
     assert "http://server" in str(caught.value)

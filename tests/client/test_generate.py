@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx2
 import pytest
@@ -25,8 +26,8 @@ def echo_batch(request: httpx2.Request) -> httpx2.Response:
     return httpx2.Response(200, json={"results": rows})
 
 
-def test_generate_sends_the_contract_and_reads_the_answer() -> None:
-    server = ScriptedServer(httpx2.Response(200, json=generation()))
+def test_generate_sends_the_contract_and_reads_the_answer(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=generation()))
     answer = server.client(api_key="k-1").generate(
         "e2e", "name : Aromi", version=3, max_new_tokens=5, stop=["."], seed=None
     )
@@ -45,8 +46,8 @@ def test_generate_sends_the_contract_and_reads_the_answer() -> None:
     assert answer.usage.generated_tokens == 3
 
 
-def test_a_composition_and_what_a_decoder_goes_on_with() -> None:
-    server = ScriptedServer(httpx2.Response(200, json=generation()))
+def test_a_composition_and_what_a_decoder_goes_on_with(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=generation()))
     server.client().generate(
         None, "x", decoder_input=(5, 6), compose=["a", ("b", 2), ("c", None)], num_beams=4
     )
@@ -58,87 +59,97 @@ def test_a_composition_and_what_a_decoder_goes_on_with() -> None:
     }
 
 
-def test_beams_come_with_their_scores() -> None:
+def test_beams_come_with_their_scores(scripted: type[ScriptedServer]) -> None:
     sequence: dict[str, object] = {"token_ids": [5], "finish_reason": "eos", "text": "a"}
     outputs = [{**sequence, "index": 0, "score": -0.5}, {**sequence, "index": 1, "score": -1}]
-    server = ScriptedServer(httpx2.Response(200, json=generation(outputs=outputs)))
+    server = scripted(httpx2.Response(200, json=generation(outputs=outputs)))
     answer = server.client().generate("e2e", "x", num_beams=2, num_return=2, early_stopping="never")
     assert [output.score for output in answer.outputs] == [-0.5, -1]
     assert sent_json(server.last)["parameters"]["early_stopping"] == "never"
 
 
-def test_many_rows_may_be_compositions() -> None:
-    server = ScriptedServer(echo_batch)
+def test_many_rows_may_be_compositions(scripted: type[ScriptedServer]) -> None:
+    server = scripted(echo_batch)
     row = GenerateRequest(None, "x", compose=["a"], decoder_input="y")
     server.client().generate_many([row])
     body = {"compose": [{"task_id": "a"}], "input": "x", "decoder_input": "y"}
     assert sent_json(server.last) == {"requests": [body]}
 
 
-def test_the_bare_model_takes_ids_and_may_answer_without_text() -> None:
+def test_the_bare_model_takes_ids_and_may_answer_without_text(
+    scripted: type[ScriptedServer],
+) -> None:
     bare = generation(text=None, task_id=None, version=None, prefix_digest=None, prefixes=[])
-    server = ScriptedServer(httpx2.Response(200, json=bare))
+    server = scripted(httpx2.Response(200, json=bare))
     answer = server.client().generate(None, (1, 2, 3))
     assert sent_json(server.last) == {"input": [1, 2, 3]}
     assert (answer.text, answer.task_id, answer.prefixes) == (None, None, ())
 
 
-def test_fields_of_a_newer_server_are_kept() -> None:
-    server = ScriptedServer(httpx2.Response(200, json=generation(colour="blue")))
+def test_fields_of_a_newer_server_are_kept(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=generation(colour="blue")))
     answer = server.client().generate("e2e", "x")
     assert answer.model_extra is not None
     assert answer.model_extra["colour"] == "blue"
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[]", b'{"id": "g"}', b""])
-def test_an_answer_of_something_else_is_a_typed_error(body: bytes) -> None:
-    server = ScriptedServer(httpx2.Response(200, content=body))
+def test_an_answer_of_something_else_is_a_typed_error(
+    scripted: type[ScriptedServer], body: bytes
+) -> None:
+    server = scripted(httpx2.Response(200, content=body))
     with pytest.raises(APIResponseError):
         server.client().generate("e2e", "x")
 
 
 @pytest.mark.parametrize("value", [float("nan"), object(), "\ud800"])
-def test_what_json_cannot_carry_is_refused_before_sending(value: object) -> None:
-    server = ScriptedServer()
+def test_what_json_cannot_carry_is_refused_before_sending(
+    scripted: type[ScriptedServer], value: Any
+) -> None:
+    server = scripted()
     with pytest.raises(InvalidArgumentError):
         server.client().generate("e2e", "x", temperature=value)
     assert server.requests == []
 
 
 @pytest.mark.parametrize(("rows", "calls"), [(1, [1]), (256, [256]), (257, [256, 1])])
-def test_generate_many_splits_and_keeps_the_order(rows: int, calls: list[int]) -> None:
-    server = ScriptedServer(*[echo_batch] * len(calls))
+def test_generate_many_splits_and_keeps_the_order(
+    scripted: type[ScriptedServer], rows: int, calls: list[int]
+) -> None:
+    server = scripted(*[echo_batch] * len(calls))
     requests = [GenerateRequest("e2e", str(i)) for i in range(rows)]
     answered = server.client().generate_many(requests)
     assert [row.unwrap().text for row in answered] == [str(i) for i in range(rows)]
     assert [len(sent_json(request)["requests"]) for request in server.requests] == calls
 
 
-def test_generate_many_splits_long_rows_below_the_body_limit() -> None:
-    server = ScriptedServer(*[echo_batch] * 3)
+def test_generate_many_splits_long_rows_below_the_body_limit(
+    scripted: type[ScriptedServer],
+) -> None:
+    server = scripted(*[echo_batch] * 3)
     texts = [letter * 600_000 for letter in "abc"]
     answered = server.client().generate_many([{"input": text} for text in texts])
     assert [row.unwrap().text for row in answered] == texts
     assert all(len(request.content) < 2**20 for request in server.requests)
 
 
-def test_generate_many_of_nothing_sends_nothing() -> None:
-    server = ScriptedServer()
+def test_generate_many_of_nothing_sends_nothing(scripted: type[ScriptedServer]) -> None:
+    server = scripted()
     assert server.client().generate_many([]) == []
     assert server.requests == []
 
 
-def test_a_dict_is_sent_as_it_is() -> None:
-    server = ScriptedServer(echo_batch)
+def test_a_dict_is_sent_as_it_is(scripted: type[ScriptedServer]) -> None:
+    server = scripted(echo_batch)
     row = {"task_id": None, "input": "x", "parameters": {"seed": None}, "unknown": 1}
     server.client().generate_many([row])
     assert sent_json(server.last) == {"requests": [row]}
 
 
-def test_a_refused_row_is_its_own() -> None:
+def test_a_refused_row_is_its_own(scripted: type[ScriptedServer]) -> None:
     error = {"code": "task_not_found", "message": "No such task.", "param": "task_id"}
     rows = [{"status": 200, "response": generation()}, {"status": 404, "error": error}]
-    server = ScriptedServer(httpx2.Response(200, json={"results": rows}))
+    server = scripted(httpx2.Response(200, json={"results": rows}))
     good, bad = server.client().generate_many([{"input": "x"}, {"input": "y"}])
     assert good.ok
     assert not bad.ok
@@ -147,7 +158,7 @@ def test_a_refused_row_is_its_own() -> None:
     assert (caught.value.code, caught.value.param) == ("task_not_found", "task_id")
 
 
-def test_a_batch_answer_of_the_wrong_length_is_refused() -> None:
-    server = ScriptedServer(httpx2.Response(200, content=json.dumps({"results": []})))
+def test_a_batch_answer_of_the_wrong_length_is_refused(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, content=json.dumps({"results": []})))
     with pytest.raises(APIResponseError):
         server.client().generate_many([{"input": "x"}])

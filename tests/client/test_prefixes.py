@@ -48,8 +48,10 @@ def created() -> httpx2.Response:
     return httpx2.Response(201, json=version())
 
 
-def test_upload_of_a_native_file_claims_its_digest(native: Path) -> None:
-    server = ScriptedServer(created())
+def test_upload_of_a_native_file_claims_its_digest(
+    scripted: type[ScriptedServer], native: Path
+) -> None:
+    server = scripted(created())
     stored = server.client().prefixes.upload("e2e", native, description="first")
     assert (server.last.method, server.last.url.path) == ("POST", "/prefixes")
     assert parts(server.last) == {
@@ -62,8 +64,10 @@ def test_upload_of_a_native_file_claims_its_digest(native: Path) -> None:
     assert (stored.version, stored.residency) == (1, "disk")
 
 
-def test_upload_with_what_requests_may_leave_out(adapter: Path) -> None:
-    server = ScriptedServer(created())
+def test_upload_with_what_requests_may_leave_out(
+    scripted: type[ScriptedServer], adapter: Path
+) -> None:
+    server = scripted(created())
     server.client().prefixes.upload(
         "e2e",
         adapter,
@@ -77,16 +81,18 @@ def test_upload_with_what_requests_may_leave_out(adapter: Path) -> None:
     assert sent["task_index"] == b"0"
 
 
-def test_parameters_that_json_cannot_carry_are_refused_before_sending(native: Path) -> None:
-    server = ScriptedServer()
+def test_parameters_that_json_cannot_carry_are_refused_before_sending(
+    scripted: type[ScriptedServer], native: Path
+) -> None:
+    server = scripted()
     for value in (float("nan"), object()):
         with pytest.raises(InvalidArgumentError):
             server.client().prefixes.upload("e2e", native, parameters={"top_p": value})
     assert server.requests == []
 
 
-def test_words_are_uploaded_as_json() -> None:
-    server = ScriptedServer(created(), created())
+def test_words_are_uploaded_as_json(scripted: type[ScriptedServer]) -> None:
+    server = scripted(created(), created())
     prefixes = server.client().prefixes
     prefixes.upload_text("e2e", "Be brief.", activate=False, parameters={"top_k": 1, "seed": None})
     assert (server.last.method, server.last.url.path) == ("POST", "/prefixes")
@@ -107,8 +113,8 @@ def test_words_are_uploaded_as_json() -> None:
     }
 
 
-def test_compose_names_its_parts_in_order() -> None:
-    server = ScriptedServer(created())
+def test_compose_names_its_parts_in_order(scripted: type[ScriptedServer]) -> None:
+    server = scripted(created())
     server.client().prefixes.compose(
         "both", ["b", ("a", 2), {"task_id": "c", "version": None}], template="{input}!"
     )
@@ -120,24 +126,28 @@ def test_compose_names_its_parts_in_order() -> None:
     }
 
 
-def test_an_upload_in_json_is_tried_again_when_the_server_was_busy() -> None:
+def test_an_upload_in_json_is_tried_again_when_the_server_was_busy(
+    scripted: type[ScriptedServer],
+) -> None:
     busy = refusal(503, "engine_unavailable", headers={"retry-after": "0"})
-    server = ScriptedServer(busy, created())
+    server = scripted(busy, created())
     server.client(max_retries=1).prefixes.upload_text("e2e", "x")
     assert len(server.requests) == 2
 
 
-def test_a_version_tells_its_parts_and_defaults() -> None:
+def test_a_version_tells_its_parts_and_defaults(scripted: type[ScriptedServer]) -> None:
     part = {"task_id": "a", "version": 1, "digest": "sha256:1", "tokens": 3, "method": "TEXT"}
     body = version(parts=[part], template="{input}", parameters={"top_k": 1})
-    server = ScriptedServer(httpx2.Response(200, json=body))
+    server = scripted(httpx2.Response(200, json=body))
     found = server.client().prefixes.get_version("e2e", 1)
     assert (found.parts[0].method, found.parts[0].tokens) == ("TEXT", 3)
     assert (found.template, found.parameters) == ("{input}", {"top_k": 1})
 
 
-def test_upload_of_a_peft_folder_sends_its_two_files(adapter: Path) -> None:
-    server = ScriptedServer(created())
+def test_upload_of_a_peft_folder_sends_its_two_files(
+    scripted: type[ScriptedServer], adapter: Path
+) -> None:
+    server = scripted(created())
     server.client().prefixes.upload("e2e", str(adapter), activate=False)
     assert parts(server.last) == {
         "task_id": b"e2e",
@@ -147,52 +157,62 @@ def test_upload_of_a_peft_folder_sends_its_two_files(adapter: Path) -> None:
     }
 
 
-def test_upload_tells_nothing_of_this_machine(native: Path) -> None:
-    server = ScriptedServer(created())
+def test_upload_tells_nothing_of_this_machine(scripted: type[ScriptedServer], native: Path) -> None:
+    server = scripted(created())
     server.client().prefixes.upload("e2e", native)
     assert b"prefix.safetensors" not in server.last.content
     assert str(native.parent).encode() not in server.last.content
 
 
-def test_an_upload_cut_in_the_middle_is_sent_again_whole(native: Path) -> None:
+def test_an_upload_cut_in_the_middle_is_sent_again_whole(
+    scripted: type[ScriptedServer], native: Path
+) -> None:
     busy = refusal(503, "engine_unavailable", headers={"retry-after": "0"})
-    server = ScriptedServer(busy, created())
+    server = scripted(busy, created())
     server.client(max_retries=1).prefixes.upload("e2e", native)
     assert [parts(request)["file"] for request in server.requests] == [b"native bytes"] * 2
 
 
 @pytest.mark.parametrize("name", ["prefix.bin", "prefix.PT", "prefix.pkl"])
-def test_pickled_weights_are_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
+def test_pickled_weights_are_refused_with_the_way_out(
+    scripted: type[ScriptedServer], tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).write_bytes(b"\x80\x04")
     with pytest.raises(InvalidArgumentError, match=r"save_pretrained.*prefixmux convert"):
-        ScriptedServer().client().prefixes.upload("e2e", tmp_path / name)
+        scripted().client().prefixes.upload("e2e", tmp_path / name)
 
 
-def test_a_pickled_adapter_is_refused_with_the_way_out(adapter: Path) -> None:
+def test_a_pickled_adapter_is_refused_with_the_way_out(
+    scripted: type[ScriptedServer], adapter: Path
+) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(InvalidArgumentError, match=r"save_pretrained"):
-        ScriptedServer().client().prefixes.upload("e2e", adapter)
+        scripted().client().prefixes.upload("e2e", adapter)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
-def test_half_an_adapter_is_refused_by_name(adapter: Path, missing: str) -> None:
+def test_half_an_adapter_is_refused_by_name(
+    scripted: type[ScriptedServer], adapter: Path, missing: str
+) -> None:
     (adapter / missing).unlink()
     with pytest.raises(InvalidArgumentError, match=f"{missing}.*prefixmux convert"):
-        ScriptedServer().client().prefixes.upload("e2e", adapter)
+        scripted().client().prefixes.upload("e2e", adapter)
 
 
-def test_the_weights_of_an_adapter_alone_point_to_their_folder(adapter: Path) -> None:
+def test_the_weights_of_an_adapter_alone_point_to_their_folder(
+    scripted: type[ScriptedServer], adapter: Path
+) -> None:
     with pytest.raises(InvalidArgumentError, match="give its folder"):
-        ScriptedServer().client().prefixes.upload("e2e", adapter / "adapter_model.safetensors")
+        scripted().client().prefixes.upload("e2e", adapter / "adapter_model.safetensors")
 
 
-def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_os_error(scripted: type[ScriptedServer], tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        ScriptedServer().client().prefixes.upload("e2e", tmp_path / "none.safetensors")
+        scripted().client().prefixes.upload("e2e", tmp_path / "none.safetensors")
 
 
-def test_list_follows_the_cursor() -> None:
-    server = ScriptedServer(
+def test_list_follows_the_cursor(scripted: type[ScriptedServer]) -> None:
+    server = scripted(
         httpx2.Response(200, json={"items": [task("a"), task("b")], "next_cursor": "c+/="}),
         httpx2.Response(200, json={"items": [task("c", active=None)], "next_cursor": None}),
     )
@@ -210,8 +230,8 @@ def test_list_asks_only_for_the_pages_that_are_read() -> None:
     assert len(server.requests) == 1
 
 
-def test_versions_follows_the_cursor() -> None:
-    server = ScriptedServer(
+def test_versions_follows_the_cursor(scripted: type[ScriptedServer]) -> None:
+    server = scripted(
         httpx2.Response(200, json={"items": [version(1)], "next_cursor": "2"}),
         httpx2.Response(200, json={"items": [version(2)], "next_cursor": None}),
     )
@@ -219,8 +239,8 @@ def test_versions_follows_the_cursor() -> None:
     assert server.last.url.path == "/prefixes/e2e/versions"
 
 
-def test_the_other_calls_name_their_routes() -> None:
-    server = ScriptedServer(
+def test_the_other_calls_name_their_routes(scripted: type[ScriptedServer]) -> None:
+    server = scripted(
         httpx2.Response(200, json=task()),
         httpx2.Response(200, json=version(2)),
         httpx2.Response(200, json=task(active=2)),
@@ -243,23 +263,25 @@ def test_the_other_calls_name_their_routes() -> None:
     assert sent_json(server.requests[2]) == {"version": 2}
 
 
-def test_deleting_the_active_version_is_a_conflict() -> None:
-    server = ScriptedServer(refusal(409, "version_active"))
+def test_deleting_the_active_version_is_a_conflict(scripted: type[ScriptedServer]) -> None:
+    server = scripted(refusal(409, "version_active"))
     with pytest.raises(ConflictError):
         server.client().prefixes.delete("e2e", 1)
 
 
-def test_a_task_id_never_reaches_another_route() -> None:
-    server = ScriptedServer(refusal(404, "task_not_found"))
+def test_a_task_id_never_reaches_another_route(scripted: type[ScriptedServer]) -> None:
+    server = scripted(refusal(404, "task_not_found"))
     with pytest.raises(NotFoundError):
         server.client().prefixes.get("../model?x#y")
     assert server.last.url.raw_path == b"/prefixes/..%2Fmodel%3Fx%23y"
 
 
 @pytest.mark.parametrize("task_id", ["", ".", ".."])
-def test_a_task_id_that_a_path_would_swallow_is_refused(task_id: str) -> None:
+def test_a_task_id_that_a_path_would_swallow_is_refused(
+    scripted: type[ScriptedServer], task_id: str
+) -> None:
     with pytest.raises(InvalidArgumentError):
-        ScriptedServer().client().prefixes.delete(task_id)
+        scripted().client().prefixes.delete(task_id)
 
 
 def stored(data: bytes) -> dict[str, object]:
@@ -289,16 +311,18 @@ def test_download_of_damaged_bytes_leaves_the_file_alone(tmp_path: Path) -> None
     assert path.read_bytes() == b"older"
 
 
-def test_download_of_a_named_version(tmp_path: Path) -> None:
-    server = ScriptedServer(
+def test_download_of_a_named_version(scripted: type[ScriptedServer], tmp_path: Path) -> None:
+    server = scripted(
         httpx2.Response(200, json=stored(b"native")), httpx2.Response(200, content=b"native")
     )
     server.client().prefixes.download("e2e", tmp_path / "out", version=2)
     assert server.last.url.path == "/prefixes/e2e/versions/2/file"
 
 
-def test_download_without_an_active_version_is_not_found(tmp_path: Path) -> None:
-    server = ScriptedServer(httpx2.Response(200, json=task(active=None)))
+def test_download_without_an_active_version_is_not_found(
+    scripted: type[ScriptedServer], tmp_path: Path
+) -> None:
+    server = scripted(httpx2.Response(200, json=task(active=None)))
     with pytest.raises(NotFoundError) as caught:
         server.client().prefixes.download("e2e", tmp_path / "out")
     assert caught.value.code == "version_not_found"
