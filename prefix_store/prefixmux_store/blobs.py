@@ -11,23 +11,14 @@ import contextlib
 import errno
 import secrets
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from prefixmux_store import container, format
-from prefixmux_store.errors import (
-    BlobCorrupt,
-    BlobMissing,
-    InvalidPrefix,
-    StorageFailed,
-    StorageFull,
-    StoreReadOnly,
-)
+from prefixmux_store import container, faults, format
+from prefixmux_store.errors import BlobCorrupt, BlobMissing, InvalidPrefix
 from prefixmux_store.files import Files, FileStat
 from prefixmux_store.names import check_tenant, digest_of, is_blob_name, is_digest, is_name
 
 _TEMPORARY = ".tmp-"
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class BlobStore:
@@ -49,7 +40,7 @@ class BlobStore:
         """
         digest = digest_of(data)
         target = self._path(tenant, digest)
-        with _typed_errors():
+        with faults.changing():
             self._make_lasting(target.parent)
             temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(16)}"
             try:
@@ -59,13 +50,13 @@ class BlobStore:
                 with contextlib.suppress(OSError):
                     self._files.unlink(temporary)
                 raise
-            with _sync_errors():
+            with faults.syncing():
                 self._files.sync_folder(target.parent)
         return digest
 
     def read(self, tenant: str, digest: str) -> bytes:
         """The content, hashed again. Raises `BlobMissing`, `BlobCorrupt`, `StorageFailed`."""
-        with _reading_errors():
+        with faults.reading():
             data = self._files.read(self._path(tenant, digest))
         if digest_of(data) != digest:
             raise BlobCorrupt
@@ -73,7 +64,7 @@ class BlobStore:
 
     def size(self, tenant: str, digest: str) -> int:
         """Bytes on disk; raises as `read` does, but looks at no content."""
-        with _reading_errors():
+        with faults.reading():
             return self._files.stat(self._path(tenant, digest)).size
 
     def lasting_size(self, tenant: str, digest: str) -> int:
@@ -83,7 +74,7 @@ class BlobStore:
         it gave the name, but not yet the name. Raises `StoreReadOnly` too, as `write` does.
         """
         size = self.size(tenant, digest)
-        with _sync_errors():
+        with faults.syncing():
             self._files.sync_folder(self._path(tenant, digest).parent)
         return size
 
@@ -100,7 +91,7 @@ class BlobStore:
         file: so what a damaged one announces is no larger than the file bears out.
         """
         path = self._path(tenant, digest)
-        with _reading_errors():
+        with faults.reading():
             try:
                 length = self._files.read_start(path, container.LENGTH_BYTES)
                 head = self._files.read_start(path, container.head_bytes(length))
@@ -114,7 +105,7 @@ class BlobStore:
 
     def tenants(self) -> list[str]:
         """Those that have a folder."""
-        with _reading_errors():
+        with faults.reading():
             try:
                 return [name for name in self._files.names(self._folder) if is_name(name)]
             except FileNotFoundError:
@@ -122,7 +113,7 @@ class BlobStore:
 
     def listing(self, tenant: str) -> list[str]:
         """Digests of the tenant's blobs."""
-        with _reading_errors():
+        with faults.reading():
             names = self._files.names(self._folder / check_tenant(tenant))
             return [f"sha256:{name}" for name in names if is_blob_name(name)]
 
@@ -133,12 +124,12 @@ class BlobStore:
     def remove_temporary(self, tenant: str, before: float) -> int:
         """Removes what unfinished writes left behind; returns how many files."""
         folder = self._folder / check_tenant(tenant)
-        with _reading_errors():
+        with faults.reading():
             names = [name for name in self._files.names(folder) if name.startswith(_TEMPORARY)]
         return sum(self._remove(folder / name, before) is not None for name in names)
 
     def _remove(self, path: Path, before: float) -> int | None:
-        with _typed_errors():
+        with faults.changing():
             try:
                 found: FileStat = self._files.stat(path)
                 if found.modified >= before:
@@ -162,7 +153,7 @@ class BlobStore:
                 if written <= 0:
                     raise OSError(errno.EIO, "nothing was written")
                 rest = rest[written:]
-            with _sync_errors():
+            with faults.syncing():
                 self._files.sync(descriptor)
         finally:
             self._files.close(descriptor)
@@ -177,34 +168,6 @@ class BlobStore:
                 return
             for made in (self._folder, folder):
                 self._files.make_folder(made)
-                with _sync_errors():
+                with faults.syncing():
                     self._files.sync_folder(made.parent)
             self._lasting.add(folder)
-
-
-@contextlib.contextmanager
-def _typed_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise (StorageFull() if error.errno in _FULL else StorageFailed()) from error
-
-
-@contextlib.contextmanager
-def _sync_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreReadOnly from error
-
-
-@contextlib.contextmanager
-def _reading_errors() -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, IsADirectoryError):
-        raise BlobMissing from None
-    except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO, errno.ENOTDIR}:
-            raise BlobMissing from error
-        raise StorageFailed from error

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from prefixmux_store import faults
 from prefixmux_store.errors import StorageFailed, StoreReadOnly
 from prefixmux_store.files import Files
 
@@ -36,5 +37,6 @@ class Guard:
             try:
                 stack.enter_context(self._files.lock(self._lock, exclusive=True, wait=True))
             except OSError as error:
+                faults.log(error)
                 raise StorageFailed from error
             yield
