@@ -12,7 +12,7 @@
     ├── InvalidParameter       422 invalid_parameter
     ├── PromptTooLong          422 prompt_too_long
     ├── TokenizerUnavailable   422 tokenizer_unavailable
-    ├── Overloaded             429 overloaded, with Retry-After
+    ├── Overloaded             429 overloaded, with its own Retry-After
     ├── QuotaExceeded          429 quota_exceeded, with its own Retry-After
     ├── InternalError          500 internal_error
     ├── EngineUnavailable      503 engine_unavailable
@@ -140,7 +140,17 @@ class TokenizerUnavailable(PrefixmuxServerError):
 
 
 class Overloaded(PrefixmuxServerError):
+    """`retry_after`: whole seconds until there may be room."""
+
     code = "overloaded"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"retry-after": str(self.retry_after)}
 
 
 class QuotaExceeded(PrefixmuxServerError):

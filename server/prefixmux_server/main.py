@@ -18,7 +18,15 @@ import structlog
 import uvicorn
 
 from prefixmux_server.api.app import create_app
-from prefixmux_server.api.server import BindError, bind, is_loopback, serving, url_of
+from prefixmux_server.api.protocol import Limits
+from prefixmux_server.api.server import (
+    BindError,
+    allow_connections,
+    bind,
+    is_loopback,
+    serving,
+    url_of,
+)
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.errors import UsageError
@@ -68,7 +76,7 @@ def _check_bind(settings: Settings) -> None:
 async def _open_and_serve(settings: Settings) -> int:
     structlog.get_logger("prefixmux").info("settings", **settings.model_dump(mode="json"))
     with PrefixStore.open(settings.store) as store, bind(settings.host, settings.port) as listening:
-        engine = EngineClient(settings.engine)
+        engine = EngineClient(settings.engine, hang_seconds=settings.hang_seconds)
         try:
             await _serve(settings, store, engine, listening)
         finally:
@@ -83,8 +91,9 @@ async def _serve(
     lifecycle = Lifecycle()
     services = build_services(settings, store, engine, lifecycle)
     url = url_of(listening)
+    limits = Limits(connections=allow_connections(settings.max_connections))
     with stop_signals(lifecycle) as stopping, services.generation:
-        async with serving(create_app(services), listening):
+        async with serving(create_app(services), listening, limits):
             if not await _started(engine, stopping):
                 return
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for

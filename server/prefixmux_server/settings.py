@@ -26,6 +26,7 @@ from prefixmux_server.errors import UsageError
 
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -56,7 +57,13 @@ class Settings(BaseSettings):
     max_prefix_tokens: Count = 1024
     max_body_bytes: Count = 1 << 20
     max_upload_bytes: Count = 1 << 30
+    max_connections: Count = 1024
+    max_request_seconds: Seconds = 3600.0
+    hang_seconds: Seconds = 30.0
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
+    preload: str = ""
+    metrics_open: bool = False
+    metrics_max_tasks: Annotated[int, Field(ge=0)] = 100
     allow_anonymous: bool = False
     config: Path | None = None
 

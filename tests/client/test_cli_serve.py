@@ -30,9 +30,15 @@ FLAGS: dict[str, object] = {
     "layout": "slots",
     "max_body_bytes": 4000,
     "max_upload_bytes": 5000,
+    "max_connections": 100,
+    "max_request_seconds": 60.5,
+    "hang_seconds": 7.5,
     "drain_seconds": 2.5,
+    "preload": "e2e,acme/scan",
+    "metrics_max_tasks": 7,
     "config": "server.yaml",
 }
+SWITCHES: dict[str, object] = {"allow_anonymous": True, "metrics_open": True}
 
 
 class FakeServer(ModuleType):
@@ -63,13 +69,13 @@ def test_only_given_flags_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> No
 def test_every_flag_is_handed_over_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     server = FakeServer(0)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in FLAGS.items()]
-    words.append("--allow-anonymous")
+    words += [f"--{name.replace('_', '-')}" for name in SWITCHES]
     assert serve(monkeypatch, server, "gpt2", *words).exit_code == 0
-    assert server.given == {"model": "gpt2", "allow_anonymous": True, **FLAGS}
+    assert server.given == {"model": "gpt2", **SWITCHES, **FLAGS}
 
 
 def test_every_setting_of_the_server_is_a_flag() -> None:
-    assert {"model", "allow_anonymous", *FLAGS} == set(Settings.model_fields)
+    assert {"model", *SWITCHES, *FLAGS} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

@@ -40,7 +40,24 @@ def serve(
     max_prefix_tokens: Annotated[int | None, typer.Option(help="Default 1024.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(help="Default 1048576.")] = None,
     max_upload_bytes: Annotated[int | None, typer.Option(help="Default 1073741824.")] = None,
+    max_connections: Annotated[int | None, typer.Option(help="Default 1024.")] = None,
+    max_request_seconds: Annotated[
+        float | None, typer.Option(help="What any request may take. Default 3600.")
+    ] = None,
+    hang_seconds: Annotated[
+        float | None, typer.Option(help="Replace an engine silent for so long. Default 30.")
+    ] = None,
     drain_seconds: Annotated[float | None, typer.Option(help="Default 30.")] = None,
+    preload: Annotated[
+        str | None,
+        typer.Option(metavar="TASKS", help="Keep these loaded: task or tenant/task, with commas."),
+    ] = None,
+    metrics_open: Annotated[
+        bool | None, typer.Option("--metrics-open", help="/metrics without a key, of all tenants.")
+    ] = None,
+    metrics_max_tasks: Annotated[
+        int | None, typer.Option(help="Tasks with metrics of their own. Default 100.")
+    ] = None,
     allow_anonymous: Annotated[
         bool | None,
         typer.Option("--allow-anonymous", help="Bind beyond loopback without API keys."),

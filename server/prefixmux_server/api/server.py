@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
+from prefixmux_server.api.protocol import TOLD, BoundedProtocol, Limits
 from prefixmux_server.errors import UsageError
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 # What was not answered by the end of the drain has been cut before; this is for sending that.
 LAST_WORDS_S = 2
-MAX_HEADER_BYTES = 64 * 1024
+# Beside connections: the store's files, the pipes, what libraries keep open.
+OTHER_FILES = 256
 
 
 class _Server(uvicorn.Server):
@@ -74,16 +79,26 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
 
 
+def allow_connections(wanted: int) -> int:
+    """Let the process have so many open. Returns how many it may have, which can be fewer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + TOLD + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < files:
+        soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(min(wanted, soft - TOLD - OTHER_FILES), 1)
+    return wanted
+
+
 @asynccontextmanager
-async def serving(app: FastAPI, listening: socket.socket) -> AsyncIterator[None]:
+async def serving(app: FastAPI, listening: socket.socket, limits: Limits) -> AsyncIterator[None]:
     """Answers requests while the context is open; on leaving it no new ones are taken and those
     under way are waited for briefly."""
     server = _Server(
         uvicorn.Config(
             app,
-            # h11 bounds the size of headers; httptools does not.
-            http="h11",
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+            # On h11, which is strict and bounds heads; httptools does not.
+            http=cast(type[asyncio.Protocol], partial(BoundedProtocol, limits=limits)),
             ws="none",
             lifespan="off",
             log_config=None,
