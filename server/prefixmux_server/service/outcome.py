@@ -36,5 +36,10 @@ class Outcome:
     seconds: float
     timing: AnswerTiming | None = None
 
+    @property
+    def tokens(self) -> int:
+        """All that were read or made."""
+        return self.prompt_tokens + self.prefix_tokens + self.generated_tokens
+
 
 OutcomeObserver: TypeAlias = Callable[[Outcome], None]
