@@ -14,7 +14,7 @@ from support.tiny import Tiny, ask
 
 from prefixmux_server.engine.draw import uniform
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.sampler import Sampler, Silence
 from prefixmux_server.engine.shaping import SamplingRow
 from prefixmux_server.memory.select import LayoutName
 
@@ -26,7 +26,7 @@ BEST = int(LOGITS.argmax())
 
 def choose(
     logits: torch.Tensor = LOGITS, output: tuple[int, ...] = (), **params: Any
-) -> int | None:
+) -> int | Silence:
     params.setdefault("max_new_tokens", 9)
     prompt = tuple(token for token in (1, 4, 5) if token < len(logits))
     row = SamplingRow(SamplingParams(**params), prompt, output)
@@ -84,7 +84,7 @@ def test_whatever_is_allowed_gives_a_token(
         seed=seed,
         min_new_tokens=min_new_tokens,
     )
-    assert token is not None
+    assert not isinstance(token, Silence)
     assert 0 <= token < (10 if banned else WORDS)
     assert token != 2 or min_new_tokens <= 3
 

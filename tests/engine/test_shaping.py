@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.sampler import Sampler, Silence
 from prefixmux_server.engine.shaping import SamplingRow, banned_tokens, forced_token, shape
 
 EOS = frozenset({2})
@@ -74,7 +74,7 @@ def test_equal_to_transformers(row: SamplingRow, scores: list[float]) -> None:
         shape(found, [row], EOS)
         assert torch.equal(found[0], expected)
     (token,) = Sampler(EOS).sample(torch.tensor([scores]), [row])
-    assert token == int(expected.argmax())
+    assert token == (int(expected.argmax()) if expected.amax().isfinite() else Silence.BANNED)
 
 
 @settings(max_examples=100, deadline=None)
@@ -123,14 +123,21 @@ def test_the_last_token_that_is_allowed_is_forced_before_the_first() -> None:
 
 def test_a_forced_token_hides_no_broken_logits() -> None:
     logits = torch.tensor([[1.0, float("nan"), 0.0]])
-    assert Sampler(EOS).sample(logits, [row_of((1,), (), forced_bos_token_id=0)]) == [None]
+    assert Sampler(EOS).sample(logits, [row_of((1,), (), forced_bos_token_id=0)]) == [
+        Silence.BROKEN
+    ]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_where_everything_is_banned_there_is_a_token_still(temperature: float) -> None:
-    row = row_of((0, 1, 2), (), no_repeat_ngram_size=1, temperature=temperature)
-    (token,) = Sampler(EOS).sample(torch.tensor([[0.0, 1.0, 2.0]]), [row])
-    assert token is not None
+@pytest.mark.parametrize("penalty", [1.0, 1.5])
+def test_where_everything_is_banned_nothing_is_said(temperature: float, penalty: float) -> None:
+    """Bans of the request and of the model together; what is forced comes all the same."""
+    shaped: dict[str, Any] = {"temperature": temperature, "repetition_penalty": penalty}
+    row = row_of((0, 2), (), no_repeat_ngram_size=1, **shaped)
+    forced = row_of((0,), (), no_repeat_ngram_size=1, forced_bos_token_id=0, **shaped)
+    logits = torch.tensor([[0.0, float("-inf"), 2.0]])
+    assert Sampler(EOS).sample(logits, [row]) == [Silence.BANNED]
+    assert Sampler(EOS).sample(logits, [forced]) == [0]
 
 
 def test_tokens_that_the_model_cannot_say() -> None:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.sampler import Sampler, Silence
 from prefixmux_server.engine.shaping import SamplingRow
 
 DRAWS = 20_000
@@ -64,17 +64,17 @@ def reference(shape: dict[str, Any]) -> torch.Tensor:
     return scores[0].double().softmax(0)
 
 
-def draw(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Counter[int | None]:
+def draw(logits: torch.Tensor, rows: Sequence[SamplingRow]) -> Counter[int | Silence]:
     return Counter(Sampler(frozenset()).sample(logits.expand(len(rows), -1), rows))
 
 
-def by_seed(shape: dict[str, Any]) -> Counter[int | None]:
+def by_seed(shape: dict[str, Any]) -> Counter[int | Silence]:
     """One token each of many requests that differ in their seed alone."""
     params = [SamplingParams(max_new_tokens=9, seed=seed, **shape) for seed in range(DRAWS)]
     return draw(FIXED, [SamplingRow(p, PROMPT, OUTPUT) for p in params])
 
 
-def misfit(found: Counter[int | None], expected: torch.Tensor) -> float:
+def misfit(found: Counter[int | Silence], expected: torch.Tensor) -> float:
     """Pearson's statistic in units of its bound, which chance exceeds once in 30,000 times.
 
     Tokens that are expected fewer than five times are counted together.
@@ -109,6 +109,18 @@ def test_steps_of_one_request_are_as_random_as_seeds() -> None:
     params = SamplingParams(max_new_tokens=9, seed=42, temperature=1.0)
     rows = [SamplingRow(params, (), range(step)) for step in range(DRAWS)]
     assert misfit(draw(FIXED, rows), reference(SHAPES["plain"])) < 1
+
+
+def test_outputs_of_one_request_are_as_random_as_seeds() -> None:
+    """And as independent: what two of them say follows the product of their probabilities."""
+    params = SamplingParams(max_new_tokens=9, seed=42, temperature=1.0, n=DRAWS)
+    rows = [SamplingRow(params, (), (), index) for index in range(DRAWS)]
+    expected = reference(SHAPES["plain"])
+    said = Sampler(frozenset()).sample(FIXED.expand(DRAWS, -1), rows)
+    assert misfit(Counter(said), expected) < 1
+    best = int(expected.argmax())
+    both = sum(pair == (best, best) for pair in zip(said, said[1:], strict=False)) / DRAWS
+    assert both == pytest.approx(float(expected[best]) ** 2, rel=0.15)
 
 
 def test_frequency_and_presence_by_hand() -> None:

@@ -31,6 +31,15 @@ class BatchRow:
     def encoded(self) -> int:
         return len(self.request.known.encoder) if self.encodes else 0
 
+    @property
+    def told(self) -> Seq[int]:
+        """Own tokens of this step whose logits tell of the prompt's token after each, where that
+        was asked for. What a virtual token would have to be is no question."""
+        if not self.request.tells_prompt:
+            return ()
+        start, prompt = self.request.row.computed, self.request.known
+        return [own for own in range(start, start + self.count) if prompt.is_real(own + 1)]
+
     def record(self) -> RowRecord:
         return RowRecord(
             id=self.request.submit.id,
@@ -55,6 +64,21 @@ class Piece:
     @property
     def encoded(self) -> int:
         return self.row.encoded if self.index == 0 else 0
+
+    @property
+    def wanted(self) -> Seq[int]:
+        """Own tokens of this step that want logits, in order."""
+        last = self.sequence.computed + self.row.count - 1
+        told = self.row.told
+        return [*told, last] if self.row.ends and last not in told[-1:] else told
+
+    @property
+    def outputs(self) -> Seq[int]:
+        """Those that the last logits are for: all of the request's until its rows part."""
+        request = self.row.request
+        if not request.submit.sampling.max_new_tokens:
+            return ()
+        return request.open[self.index : self.index + 1] if request.parted else request.open
 
 
 @dataclass
@@ -88,19 +112,18 @@ def pieces_of(rows: Seq[BatchRow], memory: KVMemory) -> list[Piece]:
 
 
 def assemble(pieces: Seq[Piece], memory: KVMemory) -> ForwardInputs:
-    """T tokens of several rows, one row after another; rows that end want logits, in order."""
+    """T tokens of several rows, one row after another; logits are `wanted` in the same order."""
     tokens, encoder, keep, spans = _Tokens(), _Tokens(), [], []
     for piece in pieces:
         sequence, count = piece.sequence, piece.row.count
         prompt, start = piece.row.request.known, sequence.computed
         virtual = () if prompt.virtual is None else (prompt.virtual,)
-        position = sequence.lease.decoder.position(start)
+        first, position = len(tokens.ids), sequence.lease.decoder.position(start)
         tokens.add(sequence.tokens[start : start + count], position, virtual, start)
         spans.append(RowSpan(sequence.lease, start, count, piece.encoded))
         if piece.encoded:
             _add_encoder(encoder, piece.row.request)
-        if piece.row.ends:
-            keep.append(len(tokens.ids) - 1)
+        keep += [first - start + own for own in piece.wanted]
     encoding = encoder.inputs() if encoder.ids else None
     return ForwardInputs(tokens.inputs(), keep, memory.plans(spans), encoding)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
+from prefixmux_server.engine.choice import Chooser
 from prefixmux_server.engine.compile import Compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.errors import EngineStartError
@@ -51,6 +52,8 @@ _TRIAL_TOKENS = 512
 # Some layouts give memory out in pieces of this many tokens.
 _GRAIN = 64
 _LOADER_THREADS = 2
+# Logits of prompts that are made in one step: 64 MB of them in float32.
+_TOLD_VALUES = 1 << 24
 
 
 def start_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
@@ -98,7 +101,11 @@ class _Builder:
             raise EngineStartError("invalid_request", "--kv-tokens is too small for one row")
         info = self._info(folder, loaded, memory.capacity_tokens)
         limits = Limits(
-            rows, self.settings.max_batch_tokens, loaded.context, loaded.encoder_context
+            rows,
+            self.settings.max_batch_tokens,
+            loaded.context,
+            loaded.encoder_context,
+            max_told=max(1, _TOLD_VALUES // loaded.vocabulary),
         )
         residency = self._residency(memory, loaded, info)
         return assemble(loaded, memory, residency, limits), Ready(info, _tokenizer(loaded))
@@ -159,7 +166,7 @@ def assemble(
     """An engine over parts that are ready; it owns them from now on."""
     eos = frozenset(loaded.eos_token_ids)
     scheduler = Scheduler(FirstComeQueue(), memory, residency, limits, clock, eos)
-    forward = Forward(loaded.model, memory, Sampler(eos), failpoints or Failpoints())
+    forward = Forward(loaded.model, memory, Chooser(Sampler(eos)), failpoints or Failpoints())
     return Engine(scheduler, forward, eos, clock=clock, encodes=loaded.family == "seq2seq")
 
 

@@ -19,11 +19,12 @@ _TOP_P_SHORTCUT = 512
 _LEAST_TEMPERATURE = 1e-30
 
 
-def draw(scores: Tensor, params: SamplingParams, step: int) -> int:
-    """One token of `scores [vocabulary]`, of which at least one is finite."""
+def draw(scores: Tensor, params: SamplingParams, index: int, step: int) -> int:
+    """Token number `step` of output `index`; one of `scores [vocabulary]`, of which at least one
+    is finite."""
     temperature = max(params.temperature, _LEAST_TEMPERATURE)
     probabilities, ids = _truncate((scores - scores.max()) / temperature, params)
-    drawn = uniform(params.seed, 0, step)
+    drawn = uniform(params.seed, index, step)
     cumulative = probabilities.double().cumsum(0)
     index = int(torch.searchsorted(cumulative, drawn * float(cumulative[-1]), right=True))
     return int(ids[min(index, len(ids) - 1)])

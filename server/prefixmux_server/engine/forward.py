@@ -10,26 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from prefixmux_server.engine.batch import BatchRow, Piece, assemble, pieces_of
+from prefixmux_server.engine.batch import BatchRow, assemble, pieces_of
+from prefixmux_server.engine.choice import Chooser, Said
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import EngineError
-from prefixmux_server.engine.sampler import Sampler
-from prefixmux_server.engine.shaping import SamplingRow
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.model.inputs import SequenceModel
 
 
 @dataclass
 class StepResult:
-    """`sampled` are the rows that reached their last token, each with the next one; None where
-    the logits were not finite. `scored` are those of beam searches, with their log probabilities'
-    raw material: logits `[rows of the request, vocabulary]`."""
+    """`said` is by pass: one, unless some had to be repeated with fewer rows."""
 
     computed: list[BatchRow] = field(default_factory=list)
-    sampled: list[tuple[BatchRow, int | None]] = field(default_factory=list)
-    scored: list[tuple[BatchRow, Tensor]] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
     failed: list[tuple[BatchRow, EngineError]] = field(default_factory=list)
 
 
@@ -37,11 +31,11 @@ class Forward:
     """Runs rows through the model; on an exception, halves of them until the culprit is alone."""
 
     def __init__(
-        self, model: SequenceModel, memory: KVMemory, sampler: Sampler, failpoints: Failpoints
+        self, model: SequenceModel, memory: KVMemory, chooser: Chooser, failpoints: Failpoints
     ) -> None:
         self._model = model
         self._memory = memory
-        self._sampler = sampler
+        self._chooser = chooser
         self._failpoints = failpoints
 
     def run(self, rows: Sequence[BatchRow]) -> StepResult:
@@ -51,13 +45,12 @@ class Forward:
 
     def _bisect(self, rows: Sequence[BatchRow], result: StepResult) -> None:
         try:
-            passed = self._pass(rows)
+            said = self._pass(rows)
         except Exception as error:  # noqa: BLE001 - a batch may die of anything; find the row
             self._split(rows, error, result)
             return
         result.computed += rows
-        result.sampled += passed.sampled
-        result.scored += passed.scored
+        result.said.append(said)
 
     def _split(self, rows: Sequence[BatchRow], error: Exception, result: StepResult) -> None:
         if len(rows) == 1:
@@ -68,35 +61,15 @@ class Forward:
         self._bisect(rows[:middle], result)
         self._bisect(rows[middle:], result)
 
-    def _pass(self, rows: Sequence[BatchRow]) -> StepResult:
+    def _pass(self, rows: Sequence[BatchRow]) -> Said:
         for row in rows:
             _check_prefixes(row)
         pieces = pieces_of(rows, self._memory)
         self._failpoints.before_forward([piece.row.request.submit.id for piece in pieces])
         logits = self._model.forward(assemble(pieces, self._memory))
-        ended = [piece for piece in pieces if piece.row.ends]
-        logits = self._failpoints.after_forward([p.row.request.submit.id for p in ended], logits)
-        return self._choose(ended, logits) if ended else StepResult()
-
-    def _choose(self, ended: Sequence[Piece], logits: Tensor) -> StepResult:
-        """Tokens for plain rows; rows of a beam search are only sorted out, by sequence."""
-        plain = [index for index, piece in enumerate(ended) if piece.row.request.search is None]
-        taken = logits if len(plain) == len(ended) else logits[plain]
-        rows = [ended[index].row for index in plain]
-        tokens = self._sampler.sample(taken, _contexts(rows)) if rows else []
-        groups: dict[BatchRow, list[tuple[int, int]]] = {}
-        for index, piece in enumerate(ended):
-            if piece.row.request.search is not None:
-                groups.setdefault(piece.row, []).append((piece.index, index))
-        scored = [(row, logits[[i for _, i in sorted(found)]]) for row, found in groups.items()]
-        return StepResult(sampled=list(zip(rows, tokens, strict=True)), scored=scored)
-
-
-def _contexts(rows: Sequence[BatchRow]) -> list[SamplingRow]:
-    return [
-        SamplingRow(r.request.submit.sampling, r.request.seen_prompt, r.request.output)
-        for r in rows
-    ]
+        wanting = [piece.row.request.submit.id for piece in pieces for _ in piece.wanted]
+        logits = self._failpoints.after_forward(wanting, logits)
+        return self._chooser.read(pieces, logits)
 
 
 def _check_prefixes(row: BatchRow) -> None:

@@ -51,15 +51,22 @@ class Prompt:
         breaks = [self.infix_at] if self.virtual is None else [self.infix_at, self.virtual.stop]
         return min((at for at in breaks if at > own), default=own + len(self.tokens) + 1)
 
-    def needs(self, submit: Submit) -> RowNeeds:
-        """The last output token's KV is never stored."""
-        own = len(self.tokens) + submit.sampling.max_new_tokens - 1
+    def is_real(self, own: int) -> bool:
+        """Whether own token `own` is one of the prompt's, and no virtual one."""
+        virtual = self.virtual
+        inside = virtual is not None and virtual.start <= own < virtual.stop
+        return own < len(self.tokens) and not inside
+
+    def needs(self, max_new_tokens: int, rows: int = 1) -> RowNeeds:
+        """The last token's KV is never stored: it is sampled, or, where no token is asked for,
+        the prompt's last, behind which nothing is looked for. Something must run, though."""
+        own = max(len(self.tokens) + max_new_tokens - 1, 1)
         return RowNeeds(
             own,
             infix_at=self.infix_at,
             encoded=len(self.encoder),
-            rows=submit.sampling.rows,
-            shared=len(self.tokens),
+            rows=rows,
+            shared=min(len(self.tokens), own),
         )
 
 

@@ -9,14 +9,13 @@ from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
-    FinishReason,
     OutputEnd,
     Started,
     Submit,
     Timing,
 )
 from prefixmux_server.engine.prompt import Prompt
-from prefixmux_server.memory.memory import RowLease
+from prefixmux_server.memory.memory import RowLease, RowNeeds
 from prefixmux_server.memory.prefix import PrefixKey
 
 
@@ -41,15 +40,19 @@ class Sequence:
 class Request:
     """`arrived` and the other times are seconds of the engine's clock.
 
-    It holds `leases` for all the rows it will need; `sequences` are those in use: one, until a
-    beam search, whose first row runs the prompt for all, branches out. `encoded`: the encoder's
-    pass is done, or there is none.
+    `open` are the outputs that go on, by index, and `ends` how others ended by themselves; a beam
+    search has one. It holds `leases` for all the rows it will need; `sequences` are those in use:
+    one, whose row runs the prompt for all, until the first token; then one for each open output,
+    in their order, or for each beam. They advance together. `encoded`: the encoder's pass is done,
+    or there is none.
     """
 
     submit: Submit
     arrived: float
     encoded: bool
     keys: tuple[PrefixKey, ...] = field(init=False)
+    open: list[int] = field(init=False)
+    ends: list[OutputEnd] = field(default_factory=list)
     pinned: bool = False
     load_started: float | None = None
     load_ended: float | None = None
@@ -61,13 +64,19 @@ class Request:
     search: BeamSearch | None = None
 
     def __post_init__(self) -> None:
-        tenant = self.submit.tenant
+        tenant, sampling = self.submit.tenant, self.submit.sampling
         self.keys = tuple(PrefixKey(tenant, digest) for digest in self.submit.prefixes)
+        self.open = list(range(sampling.n if sampling.beams is None else 1))
 
     @property
     def rows(self) -> int:
         """Rows of the batch that it takes."""
-        return self.submit.sampling.rows
+        sampling = self.submit.sampling
+        return len(self.open) if sampling.beams is None else sampling.rows
+
+    @property
+    def needs(self) -> RowNeeds:
+        return self.known.needs(self.submit.sampling.max_new_tokens, self.rows)
 
     @property
     def row(self) -> Sequence:
@@ -103,36 +112,53 @@ class Request:
         return self.row.computed < len(self.known.tokens)
 
     @property
-    def output(self) -> Seq[int]:
-        return self.row.tokens[len(self.known.tokens) :]
+    def tells_prompt(self) -> bool:
+        """Whether what it runs next has log-probabilities that were asked for."""
+        return self.submit.sampling.prompt_logprobs is not None and self.in_prompt
 
     @property
-    def generated(self) -> int:
-        return len(self.row.tokens) - len(self.known.tokens)
+    def parted(self) -> bool:
+        """Whether each open output has a row of its own."""
+        return len(self.sequences) == len(self.open)
 
-    def finish_reason(self, eos: frozenset[int]) -> tuple[FinishReason | None, int | None]:
-        """Why the last token ended it, and the stop id if one did; `(None, None)`: it goes on."""
-        sampling = self.submit.sampling
-        last = self.row.tokens[-1]
-        if self.generated >= sampling.min_new_tokens:
+    def output(self, number: int) -> Seq[int]:
+        """What sequence `number` has said so far."""
+        return self.sequences[number].tokens[len(self.known.tokens) :]
+
+    def end_of(self, index: int, tokens: Seq[int], eos: frozenset[int]) -> OutputEnd | None:
+        """How the last of its row's `tokens` ended an output, if it did."""
+        sampling, last = self.submit.sampling, tokens[-1]
+        generated = len(tokens) - len(self.known.tokens)
+        if generated >= sampling.min_new_tokens:
             if last in sampling.stop_token_ids:
-                return "stop", last
+                return OutputEnd(index, "stop", last)
             if last in eos and not sampling.ignore_eos:
-                return "eos", None
-        return ("length", None) if self.generated >= sampling.max_new_tokens else (None, None)
+                return OutputEnd(index, "eos")
+        return OutputEnd(index, "length") if generated >= sampling.max_new_tokens else None
 
-    def finished(
-        self,
-        now: float,
-        ends: tuple[OutputEnd, ...] = (),
-        *,
-        error: EngineError | None = None,
-    ) -> Finished:
+    def close(self, index: int) -> RowLease | None:
+        """An output goes on no more. Returns the lease that the others have no use for; None: it
+        was the last, or there are no leases yet."""
+        place = self.open.index(index)
+        parted = self.parted
+        self.open.remove(index)
+        if not self.leases or not self.open:
+            return None
+        if parted:
+            del self.sequences[place]
+        else:
+            place = len(self.leases) - 1
+        lease = self.leases[place]
+        self.leases = self.leases[:place] + self.leases[place + 1 :]
+        return lease
+
+    def finished(self, now: float, *, error: EngineError | None = None) -> Finished:
         """The end of it. What prefixes it saw is read from the row's lease."""
         found = self.search.results() if self.search is not None and error is None else ()
+        ends = sorted(self.ends, key=lambda end: end.index)
         return Finished(
             id=self.submit.id,
-            outputs=ends,
+            outputs=tuple(ends) if error is None else (),
             prefixes=self._digests(),
             prefix_tokens=self._prefix_tokens(),
             timing=self._timing(now),
@@ -150,6 +176,18 @@ class Request:
             queue_s=timing.queue_s,
             prefix_load_s=timing.prefix_load_s,
         )
+
+    def check_integrity(self) -> None:
+        """Of a request that runs."""
+        assert self.open, "a request runs for no output"
+        assert self.open == sorted(set(self.open)), "outputs are out of order"
+        assert not {end.index for end in self.ends} & set(self.open), "an output that ended goes on"
+        assert len(self.leases) == self.rows, "rows are held for nothing, or missing"
+        assert all(s.lease is lease for s, lease in zip(self.sequences, self.leases, strict=False))
+        assert len({(s.computed, len(s.tokens)) for s in self.sequences}) == 1, "a row is behind"
+        assert self.row.pending >= 1, "a row has nothing to run"
+        if self.search is None:
+            assert self.parted or (self.in_prompt and len(self.sequences) == 1), "rows are mixed up"
 
     def _digests(self) -> tuple[str, ...]:
         return tuple(p.kv.key.digest for lease in self.leases[:1] for p in lease.prefixes)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prefixmux_server.engine.batch import BatchRow
 from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.prompt import Prompt, prompt_of
 from prefixmux_server.engine.queue import Verdict, WaitingQueue
 from prefixmux_server.engine.request import Request, Sequence
@@ -21,13 +22,16 @@ from prefixmux_server.memory.residency import Residency, State
 class Limits:
     """`context` and `encoder_context` are the numbers of positions the model has; None: no limit.
 
-    `max_tokens` is what a step may run of the decoder, and again of the encoder.
+    `max_tokens` is what a step may run of the decoder, and again of the encoder. `max_told` (None:
+    no limit) are tokens of prompts that have their log-probabilities told in one step: each takes
+    a row of logits as wide as the vocabulary.
     """
 
     max_rows: int
     max_tokens: int
     context: int | None
     encoder_context: int | None = None
+    max_told: int | None = None
 
 
 @dataclass
@@ -67,10 +71,13 @@ class Scheduler:
         it whatever its length.
         """
         budget = encoding = self.limits.max_tokens
+        telling = self.limits.max_told or budget
         rows: list[BatchRow] = []
         for request in sorted(self.running, key=lambda r: r.row.pending > 1 or not r.encoded):
             width, encoded = len(request.sequences), 0
             count = min(request.runnable, budget // width)
+            if request.tells_prompt:
+                count = min(count, telling)
             if not request.encoded:
                 encoded = len(request.known.encoder)
                 if encoded > encoding and encoding < self.limits.max_tokens:
@@ -78,6 +85,7 @@ class Scheduler:
             if count:
                 rows.append(BatchRow(request, count, encodes=bool(encoded)))
                 budget -= count * width
+                telling -= count if request.tells_prompt else 0
                 encoding -= encoded
                 self.waiting.charge(request.submit.tenant, count * width + encoded)
         return rows
@@ -105,7 +113,7 @@ class Scheduler:
             for lease in request.leases:
                 held = tuple(prefix.kv.key for prefix in lease.prefixes)
                 assert held == request.keys, "a row holds another request's prefix"
-            assert request.row.pending >= 1, "a row has nothing to run"
+            request.check_integrity()
 
     @property
     def _rows(self) -> int:
@@ -177,14 +185,18 @@ class Scheduler:
     def _impossible(self, request: Request) -> EngineError | None:
         """Why this request can never run, as far as is known before its prefixes are loaded."""
         begun = request.submit.input_ids and (request.encoded or request.submit.decoder_ids)
-        if not begun or request.submit.sampling.max_new_tokens < 1:
+        sampling = request.submit.sampling
+        asked = sampling.max_new_tokens > 0 or (
+            sampling.prompt_logprobs is not None and sampling.beams is None
+        )
+        if not begun or not asked:
             return EngineError("invalid_request", "a request needs a token, and asks for one")
         for limit, unit in ((self.limits.max_rows, "rows"), (self.limits.max_tokens, "tokens")):
             if request.rows > limit:
                 return EngineError(
                     "invalid_request",
-                    f"{request.rows} beams are more {unit} than a batch has; ask for fewer, or "
-                    f"start the server with a larger --max-batch-{unit}",
+                    f"{request.rows} {_rows_of(sampling)} are more {unit} than a batch has; ask "
+                    f"for fewer, or start the server with a larger --max-batch-{unit}",
                 )
         for key in request.keys:
             failure = self.residency.failure(key)
@@ -216,14 +228,14 @@ class Scheduler:
             prompt = prompt_of(request.submit, prefixes, encodes=not request.encoded)
         except ValueError as refusal:
             return EngineError("invalid_request", str(refusal))
-        request.prompt = prompt
-        needs = prompt.needs(request.submit)
+        request.prompt, sampling = prompt, request.submit.sampling
+        needs = request.needs
         shift = sum(kv.offset() for kv in prefixes)
         error = self._too_long(prompt, shift + needs.own)
         if error is None and not (
             self.memory.fits(prefixes, needs) and self.residency.fits(prefixes)
         ):
-            fewer = ", or ask for fewer beams" if needs.rows > 1 else ""
+            fewer = f", or ask for fewer {_rows_of(sampling)}" if needs.rows > 1 else ""
             return EngineError(
                 "prompt_too_long",
                 f"prefix, input and max_new_tokens need more tokens of KV memory than there are "
@@ -253,7 +265,8 @@ class Scheduler:
         if leases is None:
             return Verdict.NO_ROOM
         request.leases = leases
-        request.sequences = [Sequence(leases[0], list(request.known.tokens))]
+        runs = request.known.tokens[: request.needs.own]
+        request.sequences = [Sequence(leases[0], list(runs))]
         sampling = request.submit.sampling
         if sampling.beams is not None:
             request.search = BeamSearch(sampling, request.searched_prompt, self.eos)
@@ -263,7 +276,7 @@ class Scheduler:
 
     def _lease(self, request: Request) -> tuple[RowLease, ...] | None:
         """Place its prefixes and reserve its tokens, or take nothing at all."""
-        needs = request.known.needs(request.submit)
+        needs = request.needs
         placed: list[PlacedPrefix] = []
         for key in request.keys:
             prefix = self.residency.place(key)
@@ -280,3 +293,8 @@ class Scheduler:
         for prefix in placed:
             self.residency.unplace(prefix.kv.key)
         return None
+
+
+def _rows_of(sampling: SamplingParams) -> str:
+    """What a client calls the rows that it asked for."""
+    return "outputs" if sampling.beams is None else "beams"

@@ -21,11 +21,12 @@ _LEAST_PENALTY = 1e-6
 
 @dataclass(frozen=True)
 class SamplingRow:
-    """What the choice of one row's next token depends on."""
+    """What the choice of one row's next token depends on; `index` is the output's."""
 
     params: SamplingParams
     prompt: Sequence[int]
     output: Sequence[int]
+    index: int = 0
 
 
 def forced_token(row: SamplingRow) -> int | None:
