@@ -1,4 +1,4 @@
-"""The awaited client: `Client`, method by method, for asyncio and trio."""
+"""The awaited client: `Client`, method by method."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ def _call(method: Callable[..., Any], *given: Any, **named: Any) -> Any:
         return anyio.run(_awaiting, made)
     if isinstance(made, AsyncIterator):
         return iter(anyio.run(_collected, made))
-    if isinstance(made, AbstractAsyncContextManager):
-        return _entered(made)
-    return _Awaited(made)
+    if isinstance(made, AsyncClient):
+        return _Awaited(made)
+    return _entered(made)
 
 
 async def _awaiting(made: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx2
 import pytest
-from client.scripted import ScriptedServer
+from client.scripted import ScriptedServer, generation, refusal
 
-from prefixmux import Client, InvalidArgumentError
+from prefixmux import APIConnectionError, Client, InvalidArgumentError, NotFoundError
 
 MODEL = {
     "id": "tiny",
@@ -131,3 +131,71 @@ def test_not_being_ready_is_an_answer(
 ) -> None:
     health = ScriptedServer(response).client(max_retries=2).health()
     assert (health.ready, health.status, health.reason) == expected
+
+
+USAGE = {
+    "tenant": "acme",
+    "tasks": 2,
+    "versions": 3,
+    "bytes": 4096,
+    "limits": {"max_tasks": 10, "max_bytes": None, "weight": 2.0},
+    "items": [
+        {
+            "task_id": None,
+            "requests": 1,
+            "prompt_tokens": 4,
+            "prefix_tokens": 0,
+            "generated_tokens": 3,
+        }
+    ],
+}
+
+
+def test_usage_says_what_was_used_and_what_may_be(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=USAGE))
+    usage = server.client().usage()
+    assert server.last.url.path == "/usage"
+    assert (usage.tenant, usage.bytes, usage.limits.max_tasks) == ("acme", 4096, 10)
+    assert (usage.items[0].task_id, usage.items[0].generated_tokens) == (None, 3)
+    assert usage.model_dump()["limits"]["weight"] == 2.0
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_request_id_that_a_path_would_swallow_is_refused(
+    scripted: type[ScriptedServer], name: str
+) -> None:
+    with pytest.raises(InvalidArgumentError):
+        scripted().client().timeline(name)
+
+
+def test_a_request_id_never_reaches_another_route(scripted: type[ScriptedServer]) -> None:
+    server = scripted(refusal(404, "not_found"))
+    with pytest.raises(NotFoundError):
+        server.client().timeline("../model")
+    assert server.last.url.raw_path == b"/requests/..%2Fmodel/timeline"
+
+
+def test_each_call_may_have_its_own_timeout(scripted: type[ScriptedServer]) -> None:
+    answer = httpx2.Response(200, json=generation())
+    server = scripted(answer, answer, answer)
+    client = server.client()
+    client.generate("e2e", "x", timeout=1.5)
+    client.generate("e2e", "x", timeout=None)
+    client.generate("e2e", "x")
+    waits = [request.extensions["timeout"]["read"] for request in server.requests]
+    assert waits == [1.5, None, 600]
+    assert server.requests[0].extensions["timeout"]["connect"] == 1.5
+
+
+def test_options_make_another_client_over_the_same_connections(
+    scripted: type[ScriptedServer],
+) -> None:
+    answer = httpx2.Response(200, json={"version": "1"})
+    server = scripted(httpx2.ConnectError("refused"), answer, answer)
+    client = server.client(max_retries=1)
+    with pytest.raises(APIConnectionError):
+        client.with_options(max_retries=0).version()
+    client.with_options(timeout=3).version()
+    client.version()
+    waits = [request.extensions["timeout"]["read"] for request in server.requests]
+    assert waits == [600, 3, 600]

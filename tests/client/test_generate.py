@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from client.scripted import ScriptedServer, generation, sent_json
+from client.scripted import ScriptedServer, generation, score, sent_json
 
 from prefixmux import (
     APIResponseError,
@@ -162,3 +162,69 @@ def test_a_batch_answer_of_the_wrong_length_is_refused(scripted: type[ScriptedSe
     server = scripted(httpx2.Response(200, content=json.dumps({"results": []})))
     with pytest.raises(APIResponseError):
         server.client().generate_many([{"input": "x"}])
+
+
+def test_several_outputs_come_with_log_probabilities(scripted: type[ScriptedServer]) -> None:
+    top = [{"token_id": 5, "token": "a", "logprob": -0.5}]
+    said = {"token_id": 7, "token": "b", "logprob": -1.5, "top": top}
+    output: dict[str, object] = {"text": "b", "token_ids": [7], "finish_reason": "length"}
+    outputs = [{**output, "index": index, "logprobs": [said]} for index in range(2)]
+    body = generation(outputs=outputs, prompt_logprobs=[None, said])
+    server = scripted(httpx2.Response(200, json=body))
+    answer = server.client().generate("e2e", "x", n=2, logprobs=1, prompt_logprobs=1)
+    assert sent_json(server.last)["parameters"] == {"n": 2, "logprobs": 1, "prompt_logprobs": 1}
+    (token,) = answer.outputs[1].logprobs or ()
+    assert (token.token_id, token.token, token.logprob) == (7, "b", -1.5)
+    assert [(each.token, each.logprob) for each in token.top] == [("a", -0.5)]
+    assert answer.prompt_logprobs == (None, token)
+
+
+def test_an_answer_knows_its_request_id_which_makes_it_no_other(
+    scripted: type[ScriptedServer],
+) -> None:
+    answers = [
+        httpx2.Response(200, json=generation(), headers={"x-request-id": name})
+        for name in ("r-1", "r-2")
+    ]
+    client = scripted(*answers).client()
+    one, other = client.generate("e2e", "x"), client.generate("e2e", "x")
+    assert (one.request_id, other.request_id) == ("r-1", "r-2")
+    assert one == other
+    assert "request_id" not in one.model_dump()
+
+
+def test_targets_are_scored(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=score(), headers={"x-request-id": "r-1"}))
+    answer = server.client().score(
+        "e2e", "good?", [" no", (5, 6)], version=2, decoder_input="y", timeout_s=3
+    )
+    assert (server.last.method, server.last.url.path) == ("POST", "/score")
+    assert sent_json(server.last) == {
+        "task_id": "e2e",
+        "version": 2,
+        "input": "good?",
+        "decoder_input": "y",
+        "targets": [" no", [5, 6]],
+        "timeout_s": 3,
+    }
+    assert (answer.best.text, answer.best.is_greedy, answer.request_id) == (" yes", True, "r-1")
+    assert answer.scores[0].logprobs[0].token == " no"
+
+
+def test_a_score_may_be_of_a_composition(scripted: type[ScriptedServer]) -> None:
+    server = scripted(httpx2.Response(200, json=score()))
+    server.client().score(None, [1], ["a"], compose=["b", ("c", 2)])
+    assert sent_json(server.last) == {
+        "compose": [{"task_id": "b"}, {"task_id": "c", "version": 2}],
+        "input": [1],
+        "targets": ["a"],
+    }
+
+
+def test_a_row_that_json_cannot_carry_is_refused_before_sending(
+    scripted: type[ScriptedServer],
+) -> None:
+    server = scripted()
+    with pytest.raises(InvalidArgumentError):
+        server.client().generate_many([{"input": object()}])
+    assert server.requests == []

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from client.events import Streaming
 from client.scripted import ScriptedServer, refusal, sent_json, task, version
 
-from prefixmux import APIResponseError, Client, ConflictError, InvalidArgumentError, NotFoundError
+from prefixmux import (
+    APIResponseError,
+    Client,
+    ConflictError,
+    InvalidArgumentError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
 from prefixmux.requests import Example
 
 
@@ -326,3 +334,67 @@ def test_download_without_an_active_version_is_not_found(
     with pytest.raises(NotFoundError) as caught:
         server.client().prefixes.download("e2e", tmp_path / "out")
     assert caught.value.code == "version_not_found"
+
+
+@pytest.mark.parametrize("version_given", [None, 2])
+@pytest.mark.parametrize("pinned", [True, False])
+def test_pin_and_unpin(
+    scripted: type[ScriptedServer], pinned: bool, version_given: int | None
+) -> None:
+    server = scripted(httpx2.Response(200, json=version(2, pinned=pinned)))
+    prefixes = server.client().prefixes
+    change = prefixes.pin if pinned else prefixes.unpin
+    assert change("e2e", version_given).pinned is pinned
+    assert (server.last.method, server.last.url.path) == ("POST", "/prefixes/e2e/pin")
+    assert sent_json(server.last) == {"version": version_given, "pinned": pinned}
+
+
+def test_an_upload_is_read_from_disk_in_pieces_and_tells_its_progress(
+    scripted: type[ScriptedServer], adapter: Path
+) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes(b"x" * 200_000)
+    total = 200_000 + (adapter / "adapter_config.json").stat().st_size
+    told: list[tuple[int, int]] = []
+    server = scripted(created())
+    server.client().prefixes.upload("e2e", adapter, progress=lambda *sent: told.append(sent))
+    assert told[-1] == (total, total)
+    sent = [moved for moved, _ in told]
+    assert sent == sorted(sent)
+    steps = [after - before for before, after in zip([0, *sent], sent, strict=False)]
+    assert max(steps) <= 64 * 1024
+    assert parts(server.last)["adapter_model"] == b"x" * 200_000
+
+
+def test_an_upload_that_is_sent_again_is_whole_and_tells_its_progress_from_the_start(
+    scripted: type[ScriptedServer], native: Path
+) -> None:
+    told: list[int] = []
+    busy = refusal(503, "engine_unavailable", headers={"retry-after": "0"})
+    server = scripted(busy, created())
+    server.client(max_retries=1).prefixes.upload(
+        "e2e", native, progress=lambda sent, total: told.append(sent)
+    )
+    assert [moved for moved in told if moved] == [12, 12, 12, 12]
+    assert parts(server.requests[0])["file"] == parts(server.last)["file"] == b"native bytes"
+
+
+def test_a_download_tells_its_progress_and_begins_anew_after_a_cut(
+    scripted: type[ScriptedServer], tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    found = httpx2.Response(200, json=stored(b"native") | {"bytes": 6})
+    cut = Streaming(b"nat", failure=httpx2.ReadError("cut"))
+    server = scripted(found, cut, Streaming(b"nat", b"ive"))
+    server.client(max_retries=1).prefixes.download(
+        "e2e", tmp_path / "out", 2, progress=lambda *moved: told.append(moved)
+    )
+    assert (tmp_path / "out").read_bytes() == b"native"
+    assert told == [(3, 6), (3, 6), (6, 6)]
+    assert cut.body.closed
+
+
+def test_a_refused_download_leaves_nothing(scripted: type[ScriptedServer], tmp_path: Path) -> None:
+    server = scripted(httpx2.Response(200, json=stored(b"x")), refusal(503, "prefix_unavailable"))
+    with pytest.raises(ServiceUnavailableError):
+        server.client().prefixes.download("e2e", tmp_path / "out", 2)
+    assert list(tmp_path.iterdir()) == []
