@@ -6,7 +6,7 @@ returns, and may be called from any thread. Names are checked before they get he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +103,22 @@ class Catalogue(Protocol):
         """(tenant, digest) of every blob that a live version needs, each once."""
         ...
 
-    def sweeping(self, tenant: str) -> AbstractContextManager[frozenset[str]]:
-        """The tenant's digests in use; no version can be added anywhere while it is entered."""
+    def used(self, tenant: str) -> frozenset[str]:
+        """The tenant's digests in use, as of now."""
         ...
+
+    def sweeping(
+        self, tenant: str, digests: Sequence[str]
+    ) -> AbstractContextManager[frozenset[str]]:
+        """Those of `digests` that are in use; no version can be added anywhere while it is
+        entered."""
+        ...
+
+    def unsized(self) -> list[tuple[str, str]]:
+        """(tenant, digest) of blobs in use whose size no version tells."""
+        ...
+
+    def set_size(self, tenant: str, digest: str, size: int) -> None: ...
 
     def backup(self, path: Path) -> None:
         """A consistent copy, as a file that a catalogue can be opened on."""

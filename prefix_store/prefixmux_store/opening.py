@@ -27,8 +27,10 @@ def enter(root: Path, files: Files, stack: contextlib.ExitStack) -> Catalogue:
         make_folders(files, root)
         with files.lock(lock, exclusive=True, wait=False) as alone:
             if alone:
-                upkeep.recover(BlobStore(root, files))
-                SqliteCatalogue(path).close()
+                blobs = BlobStore(root, files)
+                upkeep.recover(blobs)
+                with contextlib.closing(SqliteCatalogue(path)) as catalogue:
+                    upkeep.measure(catalogue, blobs)
                 files.sync_folder(root)
         stack.enter_context(files.lock(lock, exclusive=False, wait=True))
     except (OSError, StorageFull, Unavailable) as error:

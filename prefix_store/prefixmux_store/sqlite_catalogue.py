@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from prefixmux_store.catalogue import Commit, Draft
@@ -157,16 +157,32 @@ class SqliteCatalogue:
             _touch(db, *key, now)
 
     def references(self) -> list[tuple[str, str]]:
+        # From the versions themselves: what checks a store should not trust its sums.
         with self._connections.reading() as db:
             rows = db.execute("SELECT DISTINCT tenant, digests FROM version").fetchall()
         return sorted({(tenant, digest) for tenant, text in rows for digest in json.loads(text)})
 
+    def used(self, tenant: str) -> frozenset[str]:
+        with self._connections.reading() as db:
+            rows = db.execute("SELECT digest FROM blob WHERE tenant = ?", (tenant,)).fetchall()
+        return frozenset(digest for (digest,) in rows)
+
     @contextlib.contextmanager
-    def sweeping(self, tenant: str) -> Iterator[frozenset[str]]:
+    def sweeping(self, tenant: str, digests: Sequence[str]) -> Iterator[frozenset[str]]:
+        statement = "SELECT 1 FROM blob WHERE tenant = ? AND digest = ?"
         with self._connections.writing() as db:
-            statement = "SELECT DISTINCT digests FROM version WHERE tenant = ?"
-            rows = db.execute(statement, (tenant,)).fetchall()
-            yield frozenset(digest for (text,) in rows for digest in json.loads(text))
+            yield frozenset(
+                digest for digest in digests if db.execute(statement, (tenant, digest)).fetchone()
+            )
+
+    def unsized(self) -> list[tuple[str, str]]:
+        with self._connections.reading() as db:
+            return db.execute("SELECT tenant, digest FROM blob WHERE bytes IS NULL").fetchall()
+
+    def set_size(self, tenant: str, digest: str, size: int) -> None:
+        statement = "UPDATE blob SET bytes = ? WHERE tenant = ? AND digest = ? AND bytes IS NULL"
+        with self._connections.writing() as db:
+            db.execute(statement, (size, tenant, digest))
 
     def backup(self, path: Path) -> None:
         self._connections.backup(path)

@@ -35,21 +35,31 @@ def collect(catalogue: Catalogue, blobs: BlobStore, now: float, grace_s: float) 
     temporary = 0
     for tenant in blobs.tenants():
         temporary += blobs.remove_temporary(tenant, now - max(grace_s, _TEMPORARY_SECONDS))
-        with catalogue.sweeping(tenant) as used:
-            unused = [digest for digest in blobs.listing(tenant) if digest not in used]
-        for at in range(0, len(unused), _BATCH):
-            with catalogue.sweeping(tenant) as used:
-                again = [digest for digest in unused[at : at + _BATCH] if digest not in used]
-                sizes += [blobs.remove(tenant, digest, now - grace_s) for digest in again]
+        listed = blobs.listing(tenant)
+        # Out of date at once: it only spares most of the files a second look.
+        used = catalogue.used(tenant)
+        doubtful = [digest for digest in listed if digest not in used]
+        for at in range(0, len(doubtful), _BATCH):
+            batch = doubtful[at : at + _BATCH]
+            with catalogue.sweeping(tenant, batch) as used:
+                unused = [digest for digest in batch if digest not in used]
+                sizes += [blobs.remove(tenant, digest, now - grace_s) for digest in unused]
     removed = [size for size in sizes if size]
     return GcReport(blobs=len(removed), bytes=sum(removed), temporary=temporary)
 
 
 def discard(catalogue: Catalogue, blobs: BlobStore, tenant: str, digest: str) -> None:
     """Removes one blob, however new, unless a live version needs it; safe as `collect` is."""
-    with contextlib.suppress(BlobMissing), catalogue.sweeping(tenant) as used:
+    with contextlib.suppress(BlobMissing), catalogue.sweeping(tenant, [digest]) as used:
         if digest not in used:
             blobs.remove(tenant, digest, math.inf)
+
+
+def measure(catalogue: Catalogue, blobs: BlobStore) -> None:
+    """Learns the sizes that no version tells; a file that is missing has none yet."""
+    for tenant, digest in catalogue.unsized():
+        with contextlib.suppress(BlobMissing):
+            catalogue.set_size(tenant, digest, blobs.size(tenant, digest))
 
 
 def recover(blobs: BlobStore) -> int:
