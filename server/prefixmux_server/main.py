@@ -45,9 +45,9 @@ def main(flags: Mapping[str, object]) -> int:
     """Serve until SIGTERM or SIGINT. `flags` by name; None for one that was not given."""
     try:
         settings = resolve(flags)
-        _check_bind(settings)
+        exposed = not is_loopback(settings.host)
         configure_logging()
-        return _run(_open_and_serve(settings))
+        return _run(_open_and_serve(settings, exposed=exposed))
     except UsageError as error:
         return _fail(error.message, 2)
     except StoreError as error:
@@ -64,23 +64,28 @@ def _run(serve: Coroutine[Any, Any, int]) -> int:
         return runner.run(serve)
 
 
-def _check_bind(settings: Settings) -> None:
-    if is_loopback(settings.host) or settings.allow_anonymous:
+def _check_exposed(settings: Settings, store: PrefixStore) -> None:
+    if settings.allow_anonymous or store.keys.required():
         return
     raise UsageError(
-        f"Without API keys the server binds loopback only, not {settings.host}: take"
+        f"Without API keys the server binds loopback only, not {settings.host}: make a key with"
+        f" `prefixmux keys create --store {settings.store} --tenant NAME --scope admin`, take"
         " --host 127.0.0.1, or let everyone in with --allow-anonymous."
     )
 
 
-async def _open_and_serve(settings: Settings) -> int:
+async def _open_and_serve(settings: Settings, *, exposed: bool) -> int:
+    """`exposed`: other machines reach the address."""
     structlog.get_logger("prefixmux").info("settings", **settings.model_dump(mode="json"))
-    with PrefixStore.open(settings.store) as store, bind(settings.host, settings.port) as listening:
-        engine = EngineClient(settings.engine, hang_seconds=settings.hang_seconds)
-        try:
-            await _serve(settings, store, engine, listening)
-        finally:
-            await engine.close()
+    with PrefixStore.open(settings.store) as store:
+        if exposed:
+            _check_exposed(settings, store)
+        with bind(settings.host, settings.port) as listening:
+            engine = EngineClient(settings.engine, hang_seconds=settings.hang_seconds)
+            try:
+                await _serve(settings, store, engine, listening)
+            finally:
+                await engine.close()
     return 0
 
 
@@ -92,8 +97,8 @@ async def _serve(
     services = build_services(settings, store, engine, lifecycle)
     url = url_of(listening)
     limits = Limits(connections=allow_connections(settings.max_connections))
-    with stop_signals(lifecycle) as stopping, services.generation:
-        async with serving(create_app(services), listening, limits):
+    with stop_signals(lifecycle) as stopping, services.audit, services.generation:
+        async with services.usage.running(), serving(create_app(services), listening, limits):
             if not await _started(engine, stopping):
                 return
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     preload: str = ""
     metrics_open: bool = False
     metrics_max_tasks: Annotated[int, Field(ge=0)] = 100
+    audit_file: Path | None = None
+    audit_max_bytes: Count = 1 << 26
+    audit_backups: Count = 10
     allow_anonymous: bool = False
     config: Path | None = None
 
@@ -73,6 +76,13 @@ class Settings(BaseSettings):
         if self.max_batch_tokens < self.max_batch_rows:
             raise PydanticCustomError("batch", "max-batch-tokens must be at least max-batch-rows")
         return self
+
+    @property
+    def audit_path(self) -> Path | None:
+        """None: no audit is kept, by `none` in place of a file."""
+        if self.audit_file is None:
+            return self.store / "audit.jsonl"
+        return None if self.audit_file == Path("none") else self.audit_file
 
     @property
     def engine(self) -> EngineSettings:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from prefixmux_server.api.services import Services
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.service.admission import Admission
+from prefixmux_server.service.audit import AuditLog
+from prefixmux_server.service.changes import Changes
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
+from prefixmux_server.service.usage import UsageMeter
 from prefixmux_server.settings import Settings
 from prefixmux_store.store import PrefixStore
 
@@ -20,15 +23,26 @@ from prefixmux_store.store import PrefixStore
 def build_services(
     settings: Settings, store: PrefixStore, engine: EngineFront, lifecycle: Lifecycle
 ) -> Services:
-    """Everything the routes work with. `generation` has to be closed."""
+    """Everything the routes work with. `generation` has to be closed; `audit` and `usage` keep
+    what they hear of in memory until they are entered."""
     steps = StepLog(engine)
+    usage = UsageMeter(store)
+    audit = AuditLog(settings.audit_path, settings.audit_max_bytes, settings.audit_backups)
     return Services(
         engine=engine,
         generation=GenerationService(engine, Admission(store, settings.max_batch_rows), steps),
-        prefixes=PrefixService(engine, store, settings.max_prefix_tokens, settings.max_batch_rows),
+        prefixes=PrefixService(
+            engine,
+            store,
+            settings.max_prefix_tokens,
+            settings.max_batch_rows,
+            Changes([audit.changed]),
+        ),
         steps=steps,
         lifecycle=lifecycle,
         keys=KeyService(store.keys),
+        usage=usage,
+        audit=audit,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
     )

@@ -168,6 +168,7 @@ async def test_the_openapi_document_is_whole(api: Api) -> None:
         ("GET", "/version"),
         ("GET", "/model"),
         ("GET", "/steps"),
+        ("GET", "/usage"),
     }
     statuses = {str(status) for status in STATUS_OF_CODE.values()}
     for operation in operations.values():

@@ -239,7 +239,7 @@ def test_an_open_server_binds_loopback_only(model: Path, tmp_path: Path) -> None
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "127.0.0.1" in refused.stderr
     assert "--allow-anonymous" in refused.stderr
-    assert "keys create" not in refused.stderr
+    assert "prefixmux keys create" in refused.stderr
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "", "x" * 300])

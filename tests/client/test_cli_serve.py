@@ -36,6 +36,9 @@ FLAGS: dict[str, object] = {
     "drain_seconds": 2.5,
     "preload": "e2e,acme/scan",
     "metrics_max_tasks": 7,
+    "audit_file": "audit.jsonl",
+    "audit_max_bytes": 1000,
+    "audit_backups": 3,
     "config": "server.yaml",
 }
 SWITCHES: dict[str, object] = {"allow_anonymous": True, "metrics_open": True}

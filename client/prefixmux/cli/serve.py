@@ -58,6 +58,16 @@ def serve(
     metrics_max_tasks: Annotated[
         int | None, typer.Option(help="Tasks with metrics of their own. Default 100.")
     ] = None,
+    audit_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|none", help="Default: audit.jsonl in the store's folder."),
+    ] = None,
+    audit_max_bytes: Annotated[
+        int | None, typer.Option(help="Before the file is rotated. Default 67108864.")
+    ] = None,
+    audit_backups: Annotated[
+        int | None, typer.Option(help="Rotated files that are kept. Default 10.")
+    ] = None,
     allow_anonymous: Annotated[
         bool | None,
         typer.Option("--allow-anonymous", help="Bind beyond loopback without API keys."),

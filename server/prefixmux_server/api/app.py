@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from prefixmux_server.api import docs, generate, operations, prefixes, problems
+from prefixmux_server.api import docs, generate, operations, prefixes, problems, usage
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.methods import allowed
 from prefixmux_server.api.middleware import Frame
@@ -34,7 +34,14 @@ def create_app(services: Services) -> FastAPI:
         strict_content_type=False,
     )
     app.state.services = services
-    for router in (generate.router, prefixes.router, prefixes.json_router, operations.router):
+    closed = (
+        generate.router,
+        prefixes.router,
+        prefixes.json_router,
+        operations.router,
+        usage.router,
+    )
+    for router in closed:
         app.include_router(router, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
     app.include_router(operations.open_router)
     app.include_router(docs.router)

@@ -8,11 +8,13 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.service.audit import AuditLog
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
+from prefixmux_server.service.usage import UsageMeter
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Services:
     steps: StepLog
     lifecycle: Lifecycle
     keys: KeyService
+    usage: UsageMeter
+    audit: AuditLog
     max_body_bytes: int
     max_upload_bytes: int
 

@@ -10,6 +10,7 @@ import asyncio
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import ResidencyState
+from prefixmux_server.service.changes import Changes
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_server.service.upload import Upload
 from prefixmux_server.service.uploader import Uploader
@@ -33,16 +34,24 @@ class PrefixService:
     a version may store."""
 
     def __init__(
-        self, engine: EngineFront, store: PrefixStore, max_prefix_tokens: int, max_rows: int
+        self,
+        engine: EngineFront,
+        store: PrefixStore,
+        max_prefix_tokens: int,
+        max_rows: int,
+        changes: Changes | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
+        self._changes = changes or Changes()
         self._uploader = Uploader(engine, store, max_prefix_tokens, max_rows)
 
     async def upload(self, tenant: Tenant, upload: Upload) -> tuple[VersionView, bool]:
         """The version that holds the content, and whether it is new. Raises as `Uploader` does."""
-        tenant.require("write")
-        version, created = await self._uploader.upload(tenant.name, upload)
+        with self._changes.asked("upload", tenant, upload.task_id) as asked:
+            tenant.require("write")
+            version, created = await self._uploader.upload(tenant.name, upload)
+            asked.found(version)
         return self._version(version), created
 
     async def list_tasks(
@@ -75,18 +84,22 @@ class PrefixService:
         return await asyncio.to_thread(self._store.read_file, tenant.name, task_id, version)
 
     async def activate(self, tenant: Tenant, task_id: str, version: int) -> TaskView:
-        tenant.require("write")
-        return self._task(
-            await asyncio.to_thread(self._store.activate, tenant.name, task_id, version)
-        )
+        with self._changes.asked("activate", tenant, task_id, version) as asked:
+            tenant.require("write")
+            task = await asyncio.to_thread(self._store.activate, tenant.name, task_id, version)
+            if task.active is not None:
+                asked.found(task.active)
+        return self._task(task)
 
     async def delete_task(self, tenant: Tenant, task_id: str) -> None:
-        tenant.require("write")
-        await asyncio.to_thread(self._store.delete_task, tenant.name, task_id)
+        with self._changes.asked("delete_task", tenant, task_id):
+            tenant.require("write")
+            await asyncio.to_thread(self._store.delete_task, tenant.name, task_id)
 
     async def delete_version(self, tenant: Tenant, task_id: str, version: int) -> None:
-        tenant.require("write")
-        await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
+        with self._changes.asked("delete_version", tenant, task_id, version):
+            tenant.require("write")
+            await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
 
     def _version(self, version: Version) -> VersionView:
         found = {self._engine.residency(version.tenant, digest) for digest in version.digests}
