@@ -17,6 +17,8 @@ from support.tiny import prompt
 
 from prefixmux_server.engine.messages import BeamOutput, Submit
 from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.shaping import SamplingRow
 from prefixmux_server.memory.select import LayoutName
 from prefixmux_server.model.load import LoadedModel
 
@@ -84,6 +86,32 @@ class Twin:
             self._answers[asked] = list(said.tokens)
         return list(self._answers[asked])
 
+    def logits(self, request: Submit, output: Sequence[int] = ()) -> torch.Tensor:
+        """Raw ones `[vocabulary]`, of the token after this output."""
+        key = (*self._asked(request, 1), tuple(output))
+        if key not in self._answers:
+            self._answers[key] = self._next(self._told(key[:4]), tuple(output))
+        found: torch.Tensor = self._answers[key]
+        return found
+
+    def outputs(self, request: Submit, eos: Collection[int] = ()) -> list[list[int]]:
+        """What each of its `n` outputs says, drawn with that one's own noise."""
+        sampling, sampler = request.sampling, Sampler(frozenset(eos))
+        ends = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos)}
+        seen = request.decoder_ids
+        if not self.slow.model.seq2seq:
+            seen = request.input_ids + request.decoder_ids
+        found = []
+        for index in range(sampling.n):
+            said: list[int] = []
+            while len(said) < sampling.max_new_tokens and not (said and said[-1] in ends):
+                row = SamplingRow(sampling, seen, said, index)
+                (token,) = sampler.sample(self.logits(request, said)[None], [row])
+                assert isinstance(token, int)
+                said.append(token)
+            found.append(said)
+        return found
+
     def beams(self, request: Submit, eos: Collection[int] = ()) -> tuple[BeamOutput, ...]:
         """The same search over logits that are made anew for every sequence."""
         asked = self._asked(request, 1)
@@ -121,6 +149,9 @@ def check_answers(twin: Twin, answers: Answers, requests: Sequence[Submit]) -> N
     for request in requests:
         finished = answers.finished[request.id]
         assert finished.error is None, (request.id, finished.error)
+        if request.sampling.n > 1:
+            assert answers.outputs(request.id) == twin.outputs(request), request.id
+            continue
         if request.sampling.beams is None:
             assert answers.tokens[request.id] == twin.expected(request), request.id
             continue

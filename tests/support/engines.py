@@ -12,7 +12,13 @@ import torch
 from prefixmux_server.engine.build import assemble, compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
-from prefixmux_server.engine.messages import Finished, StepRecord, Submit
+from prefixmux_server.engine.messages import (
+    Finished,
+    StepOutput,
+    StepRecord,
+    Submit,
+    TokenLogprobs,
+)
 from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.loader import PrefixLoader
@@ -113,6 +119,7 @@ def engine_over(
     executor: Executor | None = None,
     failpoints: Failpoints | None = None,
     clock: Callable[[], float] | None = None,
+    max_told: int | None = None,
 ) -> tuple[Engine, KVMemory, Residency]:
     """Everything that no live row owns is NaN, so that any foreign read shows."""
     module = loaded.module
@@ -125,7 +132,7 @@ def engine_over(
         device_bytes=device_bytes,
         compile=compiler(loaded, memory),
     )
-    limits = Limits(rows, tokens, loaded.context, loaded.encoder_context)
+    limits = Limits(rows, tokens, loaded.context, loaded.encoder_context, max_told)
     extra = {} if clock is None else {"clock": clock}
     engine = assemble(loaded, memory, residency, limits, failpoints=failpoints, **extra)
     return engine, memory, residency
@@ -156,9 +163,15 @@ def submit(
 
 @dataclass
 class Answers:
-    """What an engine has said: tokens and ends by request id, and its step records."""
+    """What an engine has said: tokens and ends by request id, and its step records.
+
+    `tokens` are those of each request's first output, `spoken` and `logprobs` by output.
+    """
 
     tokens: dict[str, list[int]] = field(default_factory=dict)
+    spoken: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    logprobs: dict[tuple[str, int], list[TokenLogprobs]] = field(default_factory=dict)
+    prompts: dict[str, list[TokenLogprobs]] = field(default_factory=dict)
     finished: dict[str, Finished] = field(default_factory=dict)
     records: list[StepRecord] = field(default_factory=list)
 
@@ -169,14 +182,31 @@ class Answers:
             engine.check_integrity()
         if output is None:
             return False
-        for delta in output.deltas:
-            self.tokens.setdefault(delta.id, []).extend(delta.token_ids)
+        self._listen(output)
         for finished in output.finished:
             assert finished.id not in self.finished, "a request ended twice"
             self.finished[finished.id] = finished
         if output.record is not None:
             self.records.append(output.record)
         return True
+
+    def outputs(self, request_id: str) -> list[list[int]]:
+        """What each output of a finished request has said."""
+        ends = self.finished[request_id].outputs
+        return [self.spoken.get((request_id, end.index), []) for end in ends]
+
+    def _listen(self, output: StepOutput) -> None:
+        for piece in output.prompts:
+            assert not any(key[0] == piece.id for key in self.spoken), "too late"
+            self.prompts.setdefault(piece.id, []).extend(piece.logprobs)
+        for delta in output.deltas:
+            assert delta.id not in self.finished, "a request that ended says more"
+            self.spoken.setdefault((delta.id, delta.index), []).extend(delta.token_ids)
+            if delta.index == 0:
+                self.tokens.setdefault(delta.id, []).extend(delta.token_ids)
+            if delta.logprobs:
+                assert [told.token_id for told in delta.logprobs] == list(delta.token_ids)
+                self.logprobs.setdefault((delta.id, delta.index), []).extend(delta.logprobs)
 
     def run(self, engine: Engine, *, check: bool = True, limit: int = 100_000) -> Answers:
         """Step until nothing is left to do."""

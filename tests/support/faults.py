@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 
 from prefixmux_server.engine.failpoints import Failpoints
+from support.models import EOS
 
 
 class Passes(Failpoints):
@@ -73,3 +74,27 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class BansAllFor(Failpoints):
+    """A model that leaves a request no token but the end, from its `step`-th logits on; rows of
+    one step are counted once."""
+
+    def __init__(self, culprit: str, step: int, end: int = EOS) -> None:
+        self.culprit = culprit
+        self.step = step
+        self.end = end
+
+    def after_forward(self, ids: Sequence[str], logits: torch.Tensor) -> torch.Tensor:
+        if self.culprit not in ids:
+            return logits
+        self.step -= 1
+        if self.step >= 0:
+            return logits
+        banned = logits.clone()
+        for place, name in enumerate(ids):
+            if name == self.culprit:
+                kept = banned[place, self.end].clone()
+                banned[place] = float("-inf")
+                banned[place, self.end] = kept
+        return banned
