@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import httpx2
 import pytest
-from client.scripted import ScriptedServer, Step, generation, refusal, sent_json, task, version
-from typer.testing import CliRunner, Result
+from client.scripted import generation, refusal, sent_json, task, version
+from client.terminal import Terminal
 
-from prefixmux import Client
-from prefixmux.cli import build_app, session
-
-
-class Terminal:
-    """Runs command lines against a scripted server."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._monkeypatch = monkeypatch
-        self.keys: list[str | None] = []
-
-    def run(self, *words: str, steps: tuple[Step, ...] = (), stdin: str | bytes = "") -> Result:
-        self.server = ScriptedServer(*steps)
-        self._monkeypatch.setattr(session, "Client", self._client)
-        return CliRunner().invoke(build_app(), list(words), input=stdin)
-
-    def _client(self, base_url: str | None, api_key: str | None) -> Client:
-        self.keys.append(api_key)
-        return Client(base_url, api_key, max_retries=0, http_client=self.server.http())
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    monkeypatch.delenv("PREFIXMUX_BASE_URL", raising=False)
-    monkeypatch.delenv("PREFIXMUX_API_KEY", raising=False)
-    return Terminal(monkeypatch)
+# The scripted tasks were made in the first seconds of 1970.
+PASSED = f"{(time.time() - 2.5) // (365 * 86400):.0f} years ago".split()
 
 
 def answer(text: str | None = "a pub") -> httpx2.Response:
@@ -326,9 +303,9 @@ def test_ls_shows_every_task_uncut(terminal: Terminal) -> None:
     result = terminal.run("prefixes", "ls", steps=(page(task(long), task("b", active=None)),))
     rows = [line.split() for line in result.stdout.splitlines()]
     assert rows == [
-        ["TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS"],
-        [long, "1", "1", "PREFIX_TUNING", "10"],
-        ["b", "-", "1", "-", "-"],
+        ["TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS", "SIZE", "WHERE", "UPDATED"],
+        [long, "1", "1", "PREFIX_TUNING", "10", "4", "KiB", "disk", *PASSED],
+        ["b", "-", "1", "-", "-", "-", "-", *PASSED],
     ]
 
 

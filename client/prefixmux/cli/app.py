@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from prefixmux.cli import convert, generate, keys, prefixes, serve, tenants
+from prefixmux.cli import (
+    convert,
+    generate,
+    keys,
+    options,
+    prefixes,
+    requests,
+    score,
+    serve,
+    status,
+    store,
+    tenants,
+    usage,
+)
 
 
 def build_app() -> typer.Typer:
@@ -20,9 +33,12 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("serve")(serve.serve)
-    app.command("generate")(generate.generate)
+    for run in (generate.generate, score.score, usage.usage, status.status, status.health):
+        app.command(run.__name__)(options.command(run))
     app.command("convert")(convert.convert)
     app.add_typer(prefixes.build_app(), name="prefixes")
+    app.add_typer(requests.build_app(), name="requests")
+    app.add_typer(store.build_app(), name="store")
     app.add_typer(keys.build_app(), name="keys")
     app.add_typer(tenants.build_app(), name="tenants")
     return app

@@ -57,11 +57,14 @@ def show_fields(fields: Iterable[tuple[str, object]]) -> None:
     _print(table)
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Without anything that a terminal obeys."""
+    return "".join(char if char.isprintable() or char in keep else "?" for char in text)
+
+
 def _cell(value: object) -> str:
-    """Shown as it is: nothing in it is markup, nor anything that a terminal obeys. None is a
-    dash."""
-    text = "-" if value is None else str(value)
-    return "".join(char if char.isprintable() else "?" for char in text)
+    """Shown as it is: nothing in it is markup. None is a dash."""
+    return printable("-" if value is None else str(value))
 
 
 def _print(table: Table) -> None:

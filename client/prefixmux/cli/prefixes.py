@@ -1,55 +1,55 @@
-"""`prefixmux prefixes`: push, compose, ls, show, rm, activate."""
+"""`prefixmux prefixes`: push, compose, ls, show, versions, rm, activate, pin, unpin, pull."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prefixmux.cli import options
+from prefixmux.cli.human import ago, size
 from prefixmux.cli.output import show_json, show_table
+from prefixmux.cli.progress import bar
 from prefixmux.cli.push import compose, push
-from prefixmux.cli.session import JsonOption, KeyOption, ServerOption, TaskArgument, connected
-from prefixmux.cli.show import show
-from prefixmux.stored import Task
+from prefixmux.cli.session import Connection, TaskArgument
+from prefixmux.cli.show import show, versions
+from prefixmux.client import Client
+from prefixmux.stored import Task, Version
+
+VersionOption = Annotated[int | None, typer.Option(help="Default: the active one.")]
+COLUMNS = ("TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS", "SIZE", "WHERE", "UPDATED")
 
 
 def build_app() -> typer.Typer:
     app = typer.Typer(help="Manage the prefixes of your tasks.", no_args_is_help=True)
-    app.command("push")(push)
-    app.command("compose")(compose)
-    app.command("ls")(ls)
-    app.command("show")(show)
-    app.command("rm")(rm)
-    app.command("activate")(activate)
+    for run in (push, compose, ls, show, versions, rm, activate, pin, unpin, pull):
+        app.command(run.__name__)(options.command(run))
     return app
 
 
 def ls(
+    connection: Connection,
     query: Annotated[str | None, typer.Option(help="Only ids that contain this.")] = None,
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """List the tasks."""
-    with connected(server, api_key, as_json=as_json) as client:
+    with connection.opened() as client:
         tasks = list(client.prefixes.list(query=query))
-    if as_json:
+    if connection.as_json:
         show_json({"items": [task.model_dump(mode="json") for task in tasks]})
     else:
-        show_table(["TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS"], map(_task_row, tasks))
+        show_table(COLUMNS, map(_task_row, tasks))
 
 
 def rm(
     task: TaskArgument,
+    connection: Connection,
     version: Annotated[int | None, typer.Option(help="Only this version.")] = None,
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Delete a task, or one of its versions that is not active."""
-    with connected(server, api_key, as_json=as_json) as client:
+    with connection.opened() as client:
         client.prefixes.delete(task, version)
-    if as_json:
+    if connection.as_json:
         show_json({"task_id": task, "version": version, "deleted": True})
     else:
         typer.echo(f"deleted {task}" + ("" if version is None else f" version {version}"))
@@ -58,20 +58,65 @@ def rm(
 def activate(
     task: TaskArgument,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to serve.")],
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
+    connection: Connection,
 ) -> None:
     """Make a version the one that requests get when they name none."""
-    with connected(server, api_key, as_json=as_json) as client:
+    with connection.opened() as client:
         found = client.prefixes.activate(task, version)
-    if as_json:
+    if connection.as_json:
         show_json(found.model_dump(mode="json"))
     else:
         typer.echo(f"{found.task_id}: version {found.active_version} is active")
 
 
+def pin(task: TaskArgument, connection: Connection, version: VersionOption = None) -> None:
+    """Keep a version in the server's memory, also when nobody uses it."""
+    with connection.opened() as client:
+        _show_pinned(client.prefixes.pin(task, version), connection)
+
+
+def unpin(task: TaskArgument, connection: Connection, version: VersionOption = None) -> None:
+    """Let a version go when memory is short."""
+    with connection.opened() as client:
+        _show_pinned(client.prefixes.unpin(task, version), connection)
+
+
+def pull(
+    task: TaskArgument,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A new native file, or one to replace.")
+    ],
+    connection: Connection,
+    version: VersionOption = None,
+) -> None:
+    """Download a version's native file, checked by its digest."""
+    with connection.opened() as client:
+        found = _pull(client, task, path, version, connection)
+    if connection.as_json:
+        show_json({**found.model_dump(mode="json"), "file": str(path)})
+    else:
+        typer.echo(f"{path}: {task} version {found.version} {found.prefix_digest}")
+
+
+def _pull(
+    client: Client, task: str, path: Path, version: int | None, connection: Connection
+) -> Version:
+    with bar(f"downloading {task}", wanted=not connection.as_json) as progress:
+        return client.prefixes.download(task, path, version, progress=progress)
+
+
+def _show_pinned(version: Version, connection: Connection) -> None:
+    if connection.as_json:
+        show_json(version.model_dump(mode="json"))
+    else:
+        state = "pinned" if version.pinned else "not pinned"
+        typer.echo(f"{version.task_id}: version {version.version} is {state}")
+
+
 def _task_row(task: Task) -> tuple[object, ...]:
     active = task.active
-    method, tokens = (active.method, active.prefix_tokens) if active else (None, None)
-    return task.task_id, task.active_version, task.versions, method, tokens
+    shown: tuple[object, ...] = (None,) * 4
+    if active is not None:
+        where = f"{active.residency}, pinned" if active.pinned else active.residency
+        shown = (active.method, active.prefix_tokens, size(active.bytes), where)
+    return (task.task_id, task.active_version, task.versions, *shown, ago(task.updated_at))

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from prefixmux.cli import words as said
 from prefixmux.cli.output import show_json
-from prefixmux.cli.session import JsonOption, KeyOption, ServerOption, TaskArgument, connected
+from prefixmux.cli.progress import bar
+from prefixmux.cli.session import Connection, TaskArgument
 from prefixmux.client import Client
+from prefixmux.requests import Kept
 from prefixmux.stored import Version
 
-UseOption = Annotated[bool, typer.Option("--activate/--no-activate", help="Serve it from now on.")]
-DescriptionOption = Annotated[str | None, typer.Option(help="A note kept with the version.")]
+
+@dataclass(frozen=True)
+class KeptOptions:
+    """The options for what is kept with a version."""
+
+    template: said.TemplateOption = None
+    param: said.DefaultOption = None
+    use: Annotated[bool, typer.Option("--activate/--no-activate", help="Serve it from now on.")] = (
+        True
+    )
+    description: Annotated[str | None, typer.Option(help="A note kept with the version.")] = None
+
+    def kept(self) -> Kept:
+        defaults = said.parameters(self.param) or None
+        return Kept(self.use, self.description, self.template, defaults)
 
 
 def push(
     task: TaskArgument,
+    options: KeptOptions,
+    connection: Connection,
     path: Annotated[
         Path | None,
         typer.Argument(
@@ -43,16 +61,9 @@ def push(
             help='One {"input": ..., "output": ...} a line.',
         ),
     ] = None,
-    template: said.TemplateOption = None,
-    param: said.DefaultOption = None,
     task_index: Annotated[
         int | None, typer.Option(help="Which task of a multitask adapter.")
     ] = None,
-    use: UseOption = True,
-    description: DescriptionOption = None,
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Upload a prefix, or words to stand before every input, as a new version of a task.
 
@@ -64,25 +75,13 @@ def push(
         raise typer.BadParameter("--task-index is for an adapter.")
     prompt = None if text is None else said.text_of(text)
     shown = None if examples is None else said.examples_of(examples)
-    defaults = said.parameters(param) or None
-
-    def stored(client: Client) -> Version:
+    kept = vars(options.kept())
+    with connection.opened() as client:
         if path is not None:
-            return client.prefixes.upload(
-                task, path, use, description, template, defaults, task_index
-            )
-        return client.prefixes.upload_text(
-            task,
-            prompt,
-            examples=shown,
-            activate=use,
-            description=description,
-            template=template,
-            parameters=defaults,
-        )
-
-    with connected(server, api_key, as_json=as_json) as client:
-        _show(stored(client), as_json=as_json)
+            version = _upload(client, task, path, kept, task_index, connection)
+        else:
+            version = client.prefixes.upload_text(task, prompt, examples=shown, **kept)
+    _show(version, as_json=connection.as_json)
 
 
 def compose(
@@ -91,27 +90,27 @@ def compose(
         list[str],
         typer.Argument(metavar="TASK[@VERSION]...", help="Stored prefixes, in this order."),
     ],
-    template: said.TemplateOption = None,
-    param: said.DefaultOption = None,
-    use: UseOption = True,
-    description: DescriptionOption = None,
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
+    options: KeptOptions,
+    connection: Connection,
 ) -> None:
     """Make a task of stored prefixes, one behind another."""
     named = [said.part(word) for word in parts]
-    defaults = said.parameters(param) or None
-    with connected(server, api_key, as_json=as_json) as client:
-        version = client.prefixes.compose(
-            task,
-            named,
-            activate=use,
-            description=description,
-            template=template,
-            parameters=defaults,
-        )
-        _show(version, as_json=as_json)
+    kept = vars(options.kept())
+    with connection.opened() as client:
+        version = client.prefixes.compose(task, named, **kept)
+    _show(version, as_json=connection.as_json)
+
+
+def _upload(
+    client: Client,
+    task: str,
+    path: Path,
+    kept: dict[str, Any],
+    task_index: int | None,
+    connection: Connection,
+) -> Version:
+    with bar(f"uploading {path.name}", wanted=not connection.as_json) as progress:
+        return client.prefixes.upload(task, path, task_index=task_index, progress=progress, **kept)
 
 
 def _show(version: Version, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated, TypeAlias
 
 import typer
@@ -37,19 +38,34 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.
 TaskArgument: TypeAlias = Annotated[str, typer.Argument(metavar="TASK", help="The task's id.")]
 
 
-@contextmanager
-def connected(server: str | None, api_key: str | None, *, as_json: bool) -> Iterator[Client]:
-    """A client; expected failures inside are shown on stderr and end the program."""
-    try:
-        client = Client(server, api_key)
-    except InvalidArgumentError as error:
-        raise typer.BadParameter(str(error)) from error
-    with client:
+@dataclass(frozen=True)
+class Connection:
+    """The options of a command that asks a server."""
+
+    server: ServerOption = None
+    api_key: KeyOption = None
+    as_json: JsonOption = False
+
+    @contextmanager
+    def opened(self) -> Iterator[Client]:
+        """A client; expected failures inside are shown on stderr and end the program."""
         try:
+            client = Client(self.server, self.api_key)
+        except InvalidArgumentError as error:
+            raise typer.BadParameter(str(error)) from error
+        with client, self._failures():
             yield client
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # Whoever read stdout has had enough; there is nobody to tell.
+            raise
         except APIConnectionError as error:
-            show_error(error, as_json=as_json)
+            show_error(error, as_json=self.as_json)
             raise typer.Exit(UNREACHABLE) from error
         except (PrefixmuxError, OSError) as error:
-            show_error(error, as_json=as_json)
+            show_error(error, as_json=self.as_json)
             raise typer.Exit(REFUSED) from error

@@ -1,4 +1,4 @@
-"""`prefixmux prefixes show`: a task, its versions, and one of them in full."""
+"""`prefixmux prefixes show` and `versions`: a task, its versions, and one of them in full."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from typing import Annotated
 
 import typer
 
+from prefixmux.cli.human import ago, size
 from prefixmux.cli.output import show_fields, show_json, show_table
-from prefixmux.cli.session import JsonOption, KeyOption, ServerOption, TaskArgument, connected
+from prefixmux.cli.session import Connection, TaskArgument
 from prefixmux.stored import Task, Version
 
-COLUMNS = ("VERSION", "METHOD", "TOKENS", "BYTES", "CREATED", "WHERE", "DIGEST", "DESCRIPTION")
+COLUMNS = ("VERSION", "METHOD", "TOKENS", "SIZE", "CREATED", "WHERE", "DIGEST", "DESCRIPTION")
 
 
 def show(
     task: TaskArgument,
+    connection: Connection,
     version: Annotated[
         int | None, typer.Option(help="Which to show in full. Default: the active one.")
     ] = None,
-    server: ServerOption = None,
-    api_key: KeyOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show a task, its versions, and one of them in full."""
-    with connected(server, api_key, as_json=as_json) as client:
+    with connection.opened() as client:
         found = client.prefixes.get(task)
         chosen = found.active if version is None else client.prefixes.get_version(task, version)
         versions = list(client.prefixes.versions(task))
-    if as_json:
+    if connection.as_json:
         items = [each.model_dump(mode="json") for each in versions]
         show_json({"task": found.model_dump(mode="json"), "versions": items})
     else:
         _show(found, versions, chosen)
+
+
+def versions(task: TaskArgument, connection: Connection) -> None:
+    """List the versions of a task, the oldest first."""
+    with connection.opened() as client:
+        found = list(client.prefixes.versions(task))
+    if connection.as_json:
+        show_json({"items": [each.model_dump(mode="json") for each in found]})
+    else:
+        show_table(COLUMNS, map(_row, found))
 
 
 def _show(task: Task, versions: list[Version], chosen: Version | None) -> None:
@@ -49,9 +58,9 @@ def _row(version: Version) -> tuple[object, ...]:
         version.version,
         version.method,
         version.prefix_tokens,
-        version.bytes,
-        _time(version.created_at),
-        version.residency,
+        size(version.bytes),
+        ago(version.created_at),
+        _where(version),
         version.prefix_digest,
         version.description,
     )
@@ -61,6 +70,7 @@ def _fields(version: Version) -> Iterator[tuple[str, object]]:
     yield "method", version.method
     yield "tokens", f"{version.prefix_tokens} ({_sites(version.sites)})"
     yield "bytes", f"{version.bytes:,}"
+    yield "where", _where(version)
     yield "base model", version.base_model
     yield "base fingerprint", version.base_fingerprint
     yield "digest", version.prefix_digest
@@ -73,6 +83,10 @@ def _fields(version: Version) -> Iterator[tuple[str, object]]:
     yield "defaults", ", ".join(f"{k}={v!r}" for k, v in version.parameters.items()) or None
     yield "description", version.description
     yield "created", _time(version.created_at)
+
+
+def _where(version: Version) -> str | None:
+    return f"{version.residency}, pinned" if version.pinned else version.residency
 
 
 def _sites(sites: Mapping[str, int]) -> str:

@@ -35,6 +35,23 @@ DefaultOption: TypeAlias = Annotated[
     ),
 ]
 
+ComposeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compose", metavar="TASK[@VERSION]", help="Instead of TASK, one behind another."
+    ),
+]
+
+
+def task_and_text(words: list[str], compose: list[str] | None) -> tuple[str | None, str]:
+    """Of `[TASK] INPUT`."""
+    if len(words) > 2:
+        raise typer.BadParameter("Quote the input: [TASK] INPUT are two arguments at most.")
+    if len(words) == 2 and compose:
+        raise typer.BadParameter("Name the prefixes as TASK or with --compose, not both.")
+    text = stdin() if words[-1] == "-" else words[-1]
+    return (words[0] if len(words) == 2 else None), text
+
 
 def parameters(items: Iterable[str] | None) -> dict[str, object]:
     """Of `NAME=JSON`."""
