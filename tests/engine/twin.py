@@ -79,18 +79,18 @@ class Twin:
 
     def expected(self, request: Submit) -> list[int]:
         """Greedy; no choice of it was close."""
-        asked = self._asked(request, request.sampling.max_new_tokens)
+        asked = self.asked(request, request.sampling.max_new_tokens)
         if asked not in self._answers:
-            said = self.slow.greedy(self._told(asked))
+            said = self.slow.greedy(self.told(asked))
             assert said.sure == len(said.tokens), "a close call decides nothing; ask otherwise"
             self._answers[asked] = list(said.tokens)
         return list(self._answers[asked])
 
     def logits(self, request: Submit, output: Sequence[int] = ()) -> torch.Tensor:
         """Raw ones `[vocabulary]`, of the token after this output."""
-        key = (*self._asked(request, 1), tuple(output))
+        key = (*self.asked(request, 1), tuple(output))
         if key not in self._answers:
-            self._answers[key] = self._next(self._told(key[:4]), tuple(output))
+            self._answers[key] = self._next(self.told(key[:4]), tuple(output))
         found: torch.Tensor = self._answers[key]
         return found
 
@@ -114,8 +114,8 @@ class Twin:
 
     def beams(self, request: Submit, eos: Collection[int] = ()) -> tuple[BeamOutput, ...]:
         """The same search over logits that are made anew for every sequence."""
-        asked = self._asked(request, 1)
-        told = self._told(asked)
+        asked = self.asked(request, 1)
+        told = self.told(asked)
         begun = request.decoder_ids
         if not self.slow.model.seq2seq:
             begun = request.input_ids + request.decoder_ids
@@ -136,10 +136,10 @@ class Twin:
             told = replace(told, input_ids=told.input_ids + output)
         return self.slow.greedy(told).logits[0]
 
-    def _asked(self, request: Submit, new: int) -> tuple[Any, ...]:
+    def asked(self, request: Submit, new: int) -> tuple[Any, ...]:
         return request.prefixes, request.input_ids, request.decoder_ids, new
 
-    def _told(self, asked: tuple[Any, ...]) -> Asked:
+    def told(self, asked: tuple[Any, ...]) -> Asked:
         prefixes, input_ids, decoder_ids, new = asked
         return Asked(input_ids, new, tuple(self.pieces[name] for name in prefixes), decoder_ids)
 

@@ -83,6 +83,14 @@ class Slow:
         _, own = self.model.run(tokens, row.positions(len(tokens)), row.extras)
         return own[:, :, len(input_ids) :] + piece.sites["decoder"]
 
+    def infix_logits(
+        self, embeddings: Tensor, input_ids: Sequence[int], before: Sequence[Piece]
+    ) -> Tensor:
+        """`[vocabulary]`, of what comes after virtual tokens that run behind x."""
+        row = self._prefixed(before)
+        tokens = torch.cat([self.model.embed(input_ids), embeddings])
+        return self.model.run(tokens, row.positions(len(tokens)), row.extras)[0][-1]
+
     def prepended(self, embeddings: Tensor, ids: Sequence[int]) -> Tensor:
         """Decoder-only logits `[n, vocabulary]` of ids behind virtual tokens that are run."""
         tokens = torch.cat([embeddings, self.model.embed(ids)])
