@@ -18,6 +18,7 @@ from prefixmux_server.errors import EngineUnavailable
 from prefixmux_server.service.codecs import Codecs
 from prefixmux_server.service.prompt import Prompt, needed, prompt_of
 from prefixmux_server.service.request import GenerationRequest, PartName
+from prefixmux_server.service.spelling import Spelling
 from prefixmux_server.service.target import Target, resolve
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_server.service.text import TextCodec
@@ -44,12 +45,11 @@ class Known:
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A request with its input in token ids. `text` is the input as given, or what its ids say,
-    `first` the text of its first token."""
+    """A request with its input in token ids; `text` is the input as given, or what its ids say."""
 
     request: GenerationRequest
+    token_ids: tuple[int, ...]
     text: str
-    first: str
 
 
 class Preparation:
@@ -65,17 +65,27 @@ class Preparation:
         """`work`, done in a thread. Raises `EngineUnavailable`, the store's errors and those of
         `resolve`, beside its own."""
         tenant.require("generate")
-        ready = self._engine.ready
-        if ready is None:
-            raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._threads, lambda: work(self._known(tenant.name, request, ready))
-        )
+        ready = self._ready()
+        return await self._aside(lambda: work(self._known(tenant.name, request, ready)))
 
     async def tokenised(self, tenant: Tenant, request: GenerationRequest) -> Tokenised:
         """Raises `TokenizerUnavailable` where nothing could be said in text."""
         return await self.of(tenant, request, _tokenised)
+
+    async def spelling(self) -> Spelling | None:
+        """Of the model's tokens, if it has a tokenizer. Raises `EngineUnavailable`."""
+        ready = self._ready()
+        codec = await self._aside(lambda: self._codecs.of(ready))
+        return None if codec is None else Spelling(codec)
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _ready(self) -> Ready:
+        ready = self._engine.ready
+        if ready is None:
+            raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
+        return ready
 
     def _known(self, tenant: str, request: GenerationRequest, ready: Ready) -> Known:
         settled = _settled(self._store, tenant, request)
@@ -88,8 +98,8 @@ def _tokenised(known: Known) -> Tokenised:
     token_ids = known.prompt().input_ids
     return Tokenised(
         request=replace(known.request, input=token_ids),
+        token_ids=token_ids,
         text=given if isinstance(given, str) else codec.decode(given),
-        first=codec.token_text(token_ids[0]),
     )
 
 

@@ -138,9 +138,10 @@ async def chat_completions(
     request: Request, body: ChatBody, tenant: CurrentTenant, services: AppServices
 ) -> ChatCompletion | Response:
     """The model's own chat template makes the prompt; a task's template has no part in it."""
-    request_id: str = request.state.request_id
+    run, request_id = Run(request, services, tenant, body), request.state.request_id
+    spelling = await run.spelling()
     asked = body.asked(base_model(services), body.parameters(), USUAL, request_id)
     messages = [message.to_service() for message in body.messages]
     prompted = await services.chat.prompted(tenant, asked, messages)
-    writer = ChatWriter(heading("chatcmpl", request_id, body.model))
-    return await Run(request, services, tenant, body).answer([prompted], writer)
+    writer = ChatWriter(heading("chatcmpl", request_id, body.model), spelling)
+    return await run.answer([prompted], writer)

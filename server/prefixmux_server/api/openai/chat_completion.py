@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from prefixmux_server.api.openai.logprobs import ChatLogprobs, chat_logprobs
 from prefixmux_server.api.openai.writer import (
     Finish,
     Heading,
@@ -17,28 +17,9 @@ from prefixmux_server.api.openai.writer import (
     usage_of,
 )
 from prefixmux_server.service.answer import Answer, Output, TokenEvent
+from prefixmux_server.service.spelling import Spelling
 
 SAID = Field(exclude_if=lambda value: value is None)
-BROKEN = "\N{REPLACEMENT CHARACTER}"
-
-
-class Likely(BaseModel):
-    """`bytes` of the token's UTF-8; null for one that is only a part of a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None
-
-
-class TokenLogprob(Likely):
-    """`top_logprobs`: the most likely tokens in its place, the best first."""
-
-    top_logprobs: list[Likely]
-
-
-class Logprobs(BaseModel):
-    content: list[TokenLogprob]
-    refusal: None = None
 
 
 class Said(BaseModel):
@@ -52,7 +33,7 @@ class Said(BaseModel):
 class Choice(BaseModel):
     index: int
     message: Said
-    logprobs: Logprobs | None
+    logprobs: ChatLogprobs | None
     finish_reason: Finish
 
 
@@ -75,7 +56,7 @@ class Delta(BaseModel):
 class ChunkChoice(BaseModel):
     index: int
     delta: Delta
-    logprobs: Logprobs | None = None
+    logprobs: ChatLogprobs | None = None
     finish_reason: Finish | None = None
 
 
@@ -88,21 +69,25 @@ class ChatChunk(BaseModel):
     usage: Usage | None = None
 
 
-@dataclass
 class ChatWriter:
     """A conversation is one prompt."""
 
-    heading: Heading
-    _begun: set[int] = field(default_factory=set)
+    def __init__(self, heading: Heading, spelling: Spelling) -> None:
+        self._heading = heading
+        self._spelling = spelling
+        self._begun: set[int] = set()
 
     def whole(self, answers: Sequence[Answer]) -> ChatCompletion:
-        choices = [_choice(output) for answer in answers for output in answer.outputs]
-        return ChatCompletion(**self.heading.fields(), choices=choices, usage=usage_of(answers))
+        choices = [self._choice(output) for answer in answers for output in answer.outputs]
+        return ChatCompletion(**self._heading.fields(), choices=choices, usage=usage_of(answers))
 
     def gained(self, told: TokenEvent) -> Iterator[ChatChunk]:
         yield from self._opening(told.index)
         if told.text or told.logprobs:
-            delta, logprobs = Delta(content=told.text or ""), _logprobs(told.logprobs)
+            delta, logprobs = (
+                Delta(content=told.text or ""),
+                chat_logprobs(told.logprobs, self._spelling),
+            )
             yield self._chunk(ChunkChoice(index=told.index, delta=delta, logprobs=logprobs))
 
     def ended(self, answer: Answer) -> Iterator[ChatChunk]:
@@ -112,7 +97,7 @@ class ChatWriter:
             yield self._chunk(ChunkChoice(index=output.index, delta=Delta(), finish_reason=reason))
 
     def used(self, answer: Answer) -> ChatChunk:
-        return ChatChunk(**self.heading.fields(), choices=[], usage=usage_of([answer]))
+        return ChatChunk(**self._heading.fields(), choices=[], usage=usage_of([answer]))
 
     def _opening(self, index: int) -> Iterator[ChatChunk]:
         """Who speaks, once."""
@@ -121,32 +106,12 @@ class ChatWriter:
             yield self._chunk(ChunkChoice(index=index, delta=Delta(role="assistant", content="")))
 
     def _chunk(self, choice: ChunkChoice) -> ChatChunk:
-        return ChatChunk(**self.heading.fields(), choices=[choice])
+        return ChatChunk(**self._heading.fields(), choices=[choice])
 
-
-def _choice(output: Output) -> Choice:
-    return Choice(
-        index=output.index,
-        message=Said(content=text_of(output)),
-        logprobs=_logprobs(output.logprobs),
-        finish_reason=finish(output.finish_reason),
-    )
-
-
-def _logprobs(entries: Sequence[Mapping[str, Any]] | None) -> Logprobs | None:
-    if entries is None:
-        return None
-    return Logprobs(
-        content=[
-            TokenLogprob(
-                **_likely(entry), top_logprobs=[Likely(**_likely(e)) for e in entry["top"]]
-            )
-            for entry in entries
-        ]
-    )
-
-
-def _likely(entry: Mapping[str, Any]) -> dict[str, Any]:
-    token: str = entry["token"]
-    spelled = None if BROKEN in token else list(token.encode())
-    return {"token": token, "logprob": entry["logprob"], "bytes": spelled}
+    def _choice(self, output: Output) -> Choice:
+        return Choice(
+            index=output.index,
+            message=Said(content=text_of(output)),
+            logprobs=chat_logprobs(output.logprobs, self._spelling),
+            finish_reason=finish(output.finish_reason),
+        )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pydantic import BaseModel
 
+from prefixmux_server.api.openai.logprobs import Logprobs, OutputLogprobs
 from prefixmux_server.api.openai.writer import (
     Finish,
     Heading,
@@ -19,20 +18,7 @@ from prefixmux_server.api.openai.writer import (
 )
 from prefixmux_server.service.answer import Answer, Output, TokenEvent
 from prefixmux_server.service.preparation import Tokenised
-
-# A token with its log-probability and the most likely ones, as in an `Answer`; of a prompt's
-# first, which nothing predicts, the text alone.
-Entry = Mapping[str, Any]
-
-
-class Logprobs(BaseModel):
-    """One entry for each token. `top_logprobs` holds the token itself, too; `text_offset` counts
-    the characters of the tokens before it. Nothing predicts a prompt's first token."""
-
-    tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
-    text_offset: list[int]
+from prefixmux_server.service.spelling import Spelling
 
 
 class Choice(BaseModel):
@@ -55,17 +41,25 @@ class Completion(BaseModel):
     usage: Usage | None = None
 
 
-@dataclass
 class CompletionWriter:
     """`outputs`: of each prompt. `echoes`: the prompts, where they stand before their outputs;
     with `tells_prompt` their tokens do, too, but in no chunk."""
 
-    heading: Heading
-    outputs: int
-    echoes: Sequence[Tokenised] | None = None
-    tells_prompt: bool = False
-    _begun: set[int] = field(default_factory=set)
-    _offsets: dict[int, int] = field(default_factory=dict)
+    def __init__(
+        self,
+        heading: Heading,
+        spelling: Spelling,
+        outputs: int,
+        echoes: Sequence[Tokenised] | None = None,
+        *,
+        tells_prompt: bool = False,
+    ) -> None:
+        self._heading = heading
+        self._logprobs = OutputLogprobs(spelling)
+        self._outputs = outputs
+        self._echoes = echoes
+        self._tells_prompt = tells_prompt
+        self._begun: set[int] = set()
 
     def whole(self, answers: Sequence[Answer]) -> Completion:
         choices = [
@@ -76,12 +70,9 @@ class CompletionWriter:
         return self._completion(choices, usage_of(answers))
 
     def gained(self, told: TokenEvent) -> Iterator[Completion]:
-        text = self._opening(told.index) + (told.text or "")
-        logprobs = None
+        text, logprobs = self._opening(told.index) + (told.text or ""), None
         if told.logprobs is not None:
-            offset = self._offsets.get(told.index, 0)
-            logprobs = _logprobs(told.logprobs, offset)
-            self._offsets[told.index] = offset + sum(map(len, logprobs.tokens))
+            logprobs = self._logprobs.of(told.index, told.logprobs)
         if text or told.logprobs:
             yield self._completion([Choice(index=told.index, text=text, logprobs=logprobs)])
 
@@ -95,49 +86,31 @@ class CompletionWriter:
         return self._completion([], usage_of([answer]))
 
     def _completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
-        return Completion(**self.heading.fields(), choices=choices, usage=usage)
+        return Completion(**self._heading.fields(), choices=choices, usage=usage)
 
     def _opening(self, index: int) -> str:
         """What stands before the output's first text."""
-        if self.echoes is None or index in self._begun:
+        if self._echoes is None or index in self._begun:
             return ""
         self._begun.add(index)
-        return self.echoes[index // self.outputs].text
+        return self._echoes[index // self._outputs].text
 
     def _choice(self, prompt: int, answer: Answer, output: Output) -> Choice:
-        index = prompt * self.outputs + output.index
-        entries: Sequence[Entry] | None = output.logprobs
-        if entries is not None and self.tells_prompt and self.echoes is not None:
-            entries = [*_of_prompt(self.echoes[prompt], answer), *entries]
+        index = prompt * self._outputs + output.index
         return Choice(
             index=index,
             text=self._opening(index) + text_of(output),
-            logprobs=None if entries is None else _logprobs(entries),
+            logprobs=self._told(index, prompt, answer, output),
             finish_reason=finish(output.finish_reason),
         )
 
-
-def _of_prompt(echo: Tokenised, answer: Answer) -> list[Entry]:
-    """Of the prompt's own tokens: not those that a decoder, or an infix, puts behind them."""
-    told = (answer.prompt_logprobs or [])[1 : len(echo.request.input)]
-    return [{"token": echo.first, "logprob": None}, *[entry for entry in told if entry]]
-
-
-def _logprobs(entries: Sequence[Entry], offset: int = 0) -> Logprobs:
-    tokens = [entry["token"] for entry in entries]
-    return Logprobs(
-        tokens=tokens,
-        token_logprobs=[entry["logprob"] for entry in entries],
-        top_logprobs=[_top(entry) for entry in entries],
-        text_offset=[*accumulate(map(len, tokens), initial=offset)][:-1],
-    )
-
-
-def _top(entry: Entry) -> dict[str, float] | None:
-    """By text; of several tokens with the same text the most likely one."""
-    if entry["logprob"] is None:
-        return None
-    found: dict[str, float] = {}
-    for likely in (*entry["top"], entry):
-        found.setdefault(likely["token"], likely["logprob"])
-    return found
+    def _told(self, index: int, prompt: int, answer: Answer, output: Output) -> Logprobs | None:
+        if output.logprobs is None:
+            return None
+        if self._echoes is None or not self._tells_prompt:
+            return self._logprobs.of(index, output.logprobs)
+        token_ids = self._echoes[prompt].token_ids
+        # Not those that an infix puts behind the prompt.
+        told = (answer.prompt_logprobs or [])[1 : len(token_ids)]
+        entries = [*[entry for entry in told if entry is not None], *output.logprobs]
+        return self._logprobs.of(index, entries, first=token_ids[0])

@@ -119,14 +119,14 @@ async def completions(
     request: Request, body: CompletionBody, tenant: CurrentTenant, services: AppServices
 ) -> Completion | Response:
     """All prompts are answered, or none."""
-    base, request_id = base_model(services), request.state.request_id
+    run, request_id = Run(request, services, tenant, body), request.state.request_id
+    spelling, base = await run.spelling(), base_model(services)
     body.check(base)
     asked = body.requests(base, request_id)
     echoes = None
     if body.echo:
         echoes = await all_or_none(services.preparation.tokenised(tenant, one) for one in asked)
         asked = [echo.request for echo in echoes]
-    writer = CompletionWriter(
-        heading("cmpl", request_id, body.model), body.n or 1, echoes, body.tells_prompt
-    )
-    return await Run(request, services, tenant, body).answer(asked, writer)
+    top = heading("cmpl", request_id, body.model)
+    writer = CompletionWriter(top, spelling, body.n or 1, echoes, tells_prompt=body.tells_prompt)
+    return await run.answer(asked, writer)

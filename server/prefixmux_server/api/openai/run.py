@@ -16,6 +16,7 @@ from prefixmux_server.api.services import Services
 from prefixmux_server.api.sse import streaming
 from prefixmux_server.errors import TokenizerUnavailable
 from prefixmux_server.service.request import GenerationRequest
+from prefixmux_server.service.spelling import Spelling
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_server.service.together import all_or_none
 
@@ -37,7 +38,6 @@ class Run:
     async def answer(
         self, asked: Sequence[GenerationRequest], writer: Writer[Whole]
     ) -> Whole | Response:
-        self._check()
         generation = self.services.generation
         if self.body.stream:
             return await self._streamed(asked, writer)
@@ -57,10 +57,12 @@ class Run:
         )
         return await streaming(self.request, self.services.lifecycle, events, chunks)
 
-    def _check(self) -> None:
-        """Raises `TokenizerUnavailable`: OpenAI's answers are text."""
-        ready = self.services.engine.ready
-        if ready is not None and ready.tokenizer is None:
+    async def spelling(self) -> Spelling:
+        """How to write tokens. Raises `TokenizerUnavailable`: OpenAI's answers are text."""
+        self.tenant.require("generate")
+        spelling = await self.services.preparation.spelling()
+        if spelling is None:
             raise TokenizerUnavailable(
                 "This model has no tokenizer, so that it answers in token ids: use /generate."
             )
+        return spelling
