@@ -114,6 +114,10 @@ class Catalogue(Protocol):
         entered."""
         ...
 
+    def check_room(self, tenant: str, digest: str, size: int) -> None:
+        """Raises `TenantFull` if a version of such a file would not be added now."""
+        ...
+
     def unsized(self) -> list[tuple[str, str]]:
         """(tenant, digest) of blobs in use whose size no version tells."""
         ...

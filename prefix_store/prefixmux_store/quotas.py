@@ -19,3 +19,14 @@ def check_grown(db: sqlite3.Connection, tenant: str, before: Footprint) -> None:
         raise QuotaExceeded(limits.max_tasks)
     if limits.max_bytes is not None and after.bytes > max(before.bytes, limits.max_bytes):
         raise TenantFull(limits.max_bytes)
+
+
+def check_room(db: sqlite3.Connection, tenant: str, digest: str, size: int) -> None:
+    """Raises `TenantFull` if a file of `size` bytes would take the tenant beyond its limit. One
+    that is there already takes nothing."""
+    limit = limits_of(db, tenant).max_bytes
+    if limit is None or footprint_of(db, tenant).bytes + size <= limit:
+        return
+    statement = "SELECT 1 FROM blob WHERE tenant = ? AND digest = ?"
+    if db.execute(statement, (tenant, digest)).fetchone() is None:
+        raise TenantFull(limit)

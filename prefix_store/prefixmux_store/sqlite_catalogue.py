@@ -19,7 +19,7 @@ from prefixmux_store.errors import (
     VersionActive,
     VersionNotFound,
 )
-from prefixmux_store.quotas import check_grown
+from prefixmux_store.quotas import check_grown, check_room
 from prefixmux_store.rows import (
     TASK_COLUMNS,
     VERSION_COLUMNS,
@@ -174,6 +174,10 @@ class SqliteCatalogue:
             yield frozenset(
                 digest for digest in digests if db.execute(statement, (tenant, digest)).fetchone()
             )
+
+    def check_room(self, tenant: str, digest: str, size: int) -> None:
+        with self._connections.reading() as db:
+            check_room(db, tenant, digest, size)
 
     def unsized(self) -> list[tuple[str, str]]:
         with self._connections.reading() as db:

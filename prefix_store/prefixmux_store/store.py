@@ -2,7 +2,7 @@
 
 Owns the order that makes an upload durable: the blob first, with every sync, then one transaction
 of the catalogue, then the answer. What the catalogue does not name does not exist. Knows nothing
-of requests, keys or memory.
+of requests or memory; keys, limits and usage are in the same catalogue, with owners of their own.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class PrefixStore:
 
         Nothing is written unless every check passes: the format's own rules, then `digest`
         (`DigestMismatch`), then `shape` (as `check_model`), then the caller's `check`, which
-        raises what it refuses with; each if given.
+        raises what it refuses with; each if given. Raises `TenantFull` where the tenant's limit
+        leaves no room.
         """
         check_tenant(tenant)
         file = format.parse(data)
@@ -102,6 +103,8 @@ class PrefixStore:
             check_model(file, shape)
         if check is not None:
             check(file)
+        # Early, so that nothing is written in vain; `commit` decides.
+        self._catalogue.check_room(tenant, file.digest, file.nbytes)
         with self._guard.writing():
             self._blobs.write(tenant, data)
         return file
@@ -133,7 +136,7 @@ class PrefixStore:
         A file that was uploaded to the live task before, with the same defaults, gives its version
         again (and activates it, if asked). Raises `InvalidTaskId`, `InvalidRequest` for a
         description or defaults that cannot be kept, `PreconditionFailed` if `create_only` finds the
-        task live.
+        task live, `QuotaExceeded` and `TenantFull` where the tenant's limits end.
         """
         draft = _draft(tenant, task_id, of_file(staged), description, defaults)
 

@@ -14,6 +14,7 @@ from prefixmux_store.content import MAX_PARTS
 from prefixmux_store.errors import InvalidRequest, TaskNotFound, VersionActive, VersionNotFound
 from prefixmux_store.names import digest_of
 from prefixmux_store.store import PrefixStore
+from prefixmux_store.tenants import Footprint
 from prefixmux_store.types import Version
 from store.makers import prefix
 
@@ -147,7 +148,15 @@ def observed(store: PrefixStore) -> dict[str, TaskState]:
             assert tuple(part.digest for part in version.parts) == version.digests
         pairs = tuple((version.version, _parts(version)) for version in versions)
         tasks[task.task_id] = TaskState(pairs, task.active.version if task.active else None)
+    assert store.footprint(TENANT) == _footprint(tasks)
     return tasks
+
+
+def _footprint(tasks: Mapping[str, TaskState]) -> Footprint:
+    """All files of the ledger are of one size."""
+    digests = {digest for task in tasks.values() for digest in task.digests}
+    versions = sum(len(task.versions) for task in tasks.values())
+    return Footprint(len(tasks), versions, len(digests) * len(prefix()))
 
 
 def _parts(version: Version) -> Parts:
