@@ -71,7 +71,7 @@ async def api(store: PrefixStore, tmp_path: Path) -> AsyncIterator[Api]:
         max_upload_bytes=MAX_UPLOAD,
     )
     services = build_services(settings, store, engine, lifecycle)
-    with services.generation:
+    with services.audit, services.generation:
         app = create_app(services)
         transport = httpx2.ASGITransport(app=app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
