@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from prefixmux.cli.audit import AuditOption, note
 from prefixmux.cli.local_store import StoreOption, opened
 from prefixmux.cli.output import show_json, show_table
 from prefixmux.cli.session import JsonOption
@@ -44,6 +46,7 @@ def create(
     description: Annotated[
         str | None, typer.Option(help="Who or what will use it, for `keys ls`.")
     ] = None,
+    audit_file: AuditOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it, this once: the store keeps only its hash.
@@ -53,6 +56,7 @@ def create(
     with opened(store, as_json=as_json, create=True) as found:
         first = not found.keys.required()
         made = found.keys.create(tenant, [word.value for word in scope], description)
+    _note(store, audit_file, "key_created", made.record)
     if as_json:
         show_json({"key": made.key, **_fields(made.record)})
         return
@@ -80,15 +84,23 @@ def ls(
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys ls` shows it.")],
     store: StoreOption,
+    audit_file: AuditOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take a key back for good."""
     with opened(store, as_json=as_json) as found:
         key = found.keys.revoke(key_id)
+    _note(store, audit_file, "key_revoked", key)
     if as_json:
         show_json(_fields(key))
     else:
         typer.echo(f"revoked {key.id} of {key.tenant}")
+
+
+def _note(store: Path, audit_file: str | None, event: str, key: Any) -> None:  # noqa: ANN401
+    """Without the description, which is anybody's text."""
+    scopes = sorted(key.scopes)
+    note(store, audit_file, event, tenant=key.tenant, key_id=key.id, scopes=scopes)
 
 
 def _fields(key: Any) -> dict[str, object]:  # noqa: ANN401

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from prefixmux.cli.audit import AuditOption, note
 from prefixmux.cli.local_store import StoreOption, opened
 from prefixmux.cli.output import show_fields, show_json, show_table
 from prefixmux.cli.session import JsonOption
@@ -45,6 +46,7 @@ def set_limits(
         str | None,
         typer.Option(metavar=COUNT, help="Share of the batch beside others; 1 unless set."),
     ] = None,
+    audit_file: AuditOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Set limits of a tenant; "none" takes one away, what is not named stays."""
@@ -62,6 +64,7 @@ def set_limits(
         raise typer.BadParameter(f"Name at least one limit: {options}.")
     with opened(store, as_json=as_json, create=True) as found:
         limits = asdict(found.tenants.set(tenant, **changes))
+    note(store, audit_file, "limits_set", tenant=tenant, limits=limits)
     if as_json:
         show_json({"tenant": tenant, "limits": limits})
     else:
