@@ -39,6 +39,15 @@ class AsyncClient:
         self._sender = AsyncSender(http, target, RetryPolicy(max_retries))
         self.prefixes = AsyncPrefixes(self._sender)
 
+    @property
+    def base_url(self) -> str:
+        return self._sender.target.base_url
+
+    @property
+    def has_key(self) -> bool:
+        """Whether calls name a tenant by its key."""
+        return "authorization" in self._sender.target.headers
+
     def with_options(
         self,
         *,

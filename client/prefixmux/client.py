@@ -44,6 +44,15 @@ class Client:
         self._sender = Sender(http, target, RetryPolicy(max_retries))
         self.prefixes = Prefixes(self._sender)
 
+    @property
+    def base_url(self) -> str:
+        return self._sender.target.base_url
+
+    @property
+    def has_key(self) -> bool:
+        """Whether calls name a tenant by its key."""
+        return "authorization" in self._sender.target.headers
+
     def with_options(
         self,
         *,

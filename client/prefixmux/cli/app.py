@@ -9,6 +9,7 @@ import typer
 
 from prefixmux.cli import (
     convert,
+    doctor,
     generate,
     keys,
     options,
@@ -33,7 +34,14 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("serve")(serve.serve)
-    for run in (generate.generate, score.score, usage.usage, status.status, status.health):
+    for run in (
+        generate.generate,
+        score.score,
+        usage.usage,
+        status.status,
+        status.health,
+        doctor.doctor,
+    ):
         app.command(run.__name__)(options.command(run))
     app.command("convert")(convert.convert)
     app.add_typer(prefixes.build_app(), name="prefixes")

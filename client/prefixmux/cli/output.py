@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from prefixmux.cli.checks.finding import Finding
 from prefixmux.errors import APIStatusError
 
 # Wide enough that nothing is cut when the output is a file or a pipe.
 PIPE_WIDTH = 1000
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def show_json(value: object) -> None:
@@ -47,6 +50,18 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     _print(table)
 
 
+def show_findings(findings: Iterable[Finding]) -> None:
+    """One a line, and what to do about it under it."""
+    console = _console()
+    for finding in findings:
+        line = Text(f"{finding.state:<5}", style=_STYLES[finding.state])
+        line.append(f"{finding.check:<13}", style="bold")
+        line.append(_cell(finding.message), style="default")
+        console.print(line)
+        if finding.advice is not None:
+            console.print(Text(f"{'':<18}{_cell(finding.advice)}", style="italic"))
+
+
 def show_fields(fields: Iterable[tuple[str, object]]) -> None:
     """One a line, by name."""
     table = Table.grid(padding=(0, 2))
@@ -68,5 +83,9 @@ def _cell(value: object) -> str:
 
 
 def _print(table: Table) -> None:
+    _console().print(table)
+
+
+def _console() -> Console:
     width = None if sys.stdout.isatty() else PIPE_WIDTH
-    Console(width=width, markup=False, highlight=False, emoji=False).print(table)
+    return Console(width=width, markup=False, highlight=False, emoji=False)
