@@ -5,16 +5,24 @@ Knows who needs whom; owns no process, no socket and no signal.
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefixmux_server.api.services import Services
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.service.admission import Admission
 from prefixmux_server.service.audit import AuditLog
 from prefixmux_server.service.changes import Changes
+from prefixmux_server.service.flight import Flight
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
+from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.metrics import Metrics
+from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.readings import Readings
 from prefixmux_server.service.steps import StepLog
+from prefixmux_server.service.timeline import Timelines
 from prefixmux_server.service.usage import UsageMeter
 from prefixmux_server.settings import Settings
 from prefixmux_store.store import PrefixStore
@@ -25,7 +33,14 @@ def build_services(
 ) -> Services:
     """Everything the routes work with. `generation` has to be closed; `audit` and `usage` keep
     what they hear of in memory until they are entered."""
-    steps = StepLog(engine)
+    metrics, timelines = Metrics(settings.metrics_max_tasks), Timelines()
+    flight = Flight([metrics.ended, timelines.ended])
+    pace, lag = Pace(), LagSampler(metrics.lag)
+    readings = Readings(engine, flight, lifecycle, lag)
+    metrics.registry.register(readings)
+    for observe in (flight.observe, partial(metrics.step, flight), readings.observe, pace.observe):
+        engine.observe(observe)
+    steps = StepLog(engine, flight.begin)
     usage = UsageMeter(store)
     audit = AuditLog(settings.audit_path, settings.audit_max_bytes, settings.audit_backups)
     return Services(
@@ -39,6 +54,10 @@ def build_services(
             Changes([audit.changed]),
         ),
         steps=steps,
+        timelines=timelines,
+        metrics=metrics,
+        metrics_open=settings.metrics_open,
+        lag=lag,
         lifecycle=lifecycle,
         keys=KeyService(store.keys),
         usage=usage,

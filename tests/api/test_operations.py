@@ -168,6 +168,9 @@ async def test_the_openapi_document_is_whole(api: Api) -> None:
         ("GET", "/version"),
         ("GET", "/model"),
         ("GET", "/steps"),
+        ("GET", "/requests/{id}/timeline"),
+        ("GET", "/metrics"),
+        ("POST", "/prefixes/{task_id}/pin"),
         ("GET", "/usage"),
     }
     statuses = {str(status) for status in STATUS_OF_CODE.values()}

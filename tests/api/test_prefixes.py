@@ -50,6 +50,7 @@ async def test_a_native_file_put_is_stored_and_shown(api: Api) -> None:
         "base_fingerprint": None,
         "description": None,
         "residency": "disk",
+        "pinned": False,
         "parts": [
             {
                 "task_id": "e2e",

@@ -26,6 +26,7 @@ from prefixmux_server.engine.messages import (
     RowRecord,
     SiteInfo,
     Started,
+    StepOutput,
     StepRecord,
     Submit,
     Timing,
@@ -244,6 +245,11 @@ class FakeEngine:
     def record(self, *request_ids: str) -> None:
         rows = tuple(RowRecord(id, "decode", 1, 3) for id in request_ids)
         self.records.append(StepRecord(len(self.records) + 1, rows, 0, 0.01))
+
+    def tell(self, output: StepOutput) -> None:
+        """One step, to those who observe."""
+        for observe in self.observers:
+            observe(output)
 
     def serve(self, model: ModelInfo, tokenizer: TokenizerInfo | None = INFO) -> None:
         """Another model from now on."""

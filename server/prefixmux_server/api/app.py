@@ -11,7 +11,11 @@ from starlette.exceptions import HTTPException
 from prefixmux_server.api import docs, generate, operations, prefixes, problems, usage
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.methods import allowed
-from prefixmux_server.api.middleware import Frame
+from prefixmux_server.api.metrics import PATH as METRICS_PATH
+from prefixmux_server.api.metrics import open_router as open_metrics
+from prefixmux_server.api.metrics import router as metrics
+from prefixmux_server.api.middleware import OPEN_PATHS, Frame
+from prefixmux_server.api.pins import router as pins
 from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
 from prefixmux_server.errors import PrefixmuxServerError
@@ -40,14 +44,25 @@ def create_app(services: Services) -> FastAPI:
         prefixes.json_router,
         operations.router,
         usage.router,
+        pins,
     )
     for router in closed:
         app.include_router(router, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
+    if services.metrics_open:
+        app.include_router(open_metrics)
+    else:
+        app.include_router(metrics, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
     app.include_router(operations.open_router)
     app.include_router(docs.router)
     for kind in (PrefixmuxServerError, StoreError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(Frame, lifecycle=services.lifecycle, keys=services.keys)
+    app.add_middleware(
+        Frame,
+        lifecycle=services.lifecycle,
+        keys=services.keys,
+        open_paths=OPEN_PATHS | ({METRICS_PATH} if services.metrics_open else set()),
+        told=services.metrics.http,
+    )
     return app
 
 

@@ -10,6 +10,8 @@ import re
 import secrets
 import time
 import traceback
+from collections.abc import Callable
+from typing import TypeAlias
 from urllib.parse import unquote
 
 import structlog
@@ -32,19 +34,27 @@ SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/version", "/docs", "/openapi.json"})
 
 
+HttpObserver: TypeAlias = Callable[[str, str | None, int, float], None]
+# The status of an answer whose client had left before it began.
+NO_ANSWER = 499
+
+
 class Frame:
-    """The outermost layer of ours. `open_paths` need no key."""
+    """The outermost layer of ours. `open_paths` need no key; `told` hears of each answer: method,
+    template of the route (None: no route), status, seconds."""
 
     def __init__(
         self,
         app: ASGIApp,
         lifecycle: Lifecycle,
         keys: KeyService,
+        told: HttpObserver,
         open_paths: frozenset[str] = OPEN_PATHS,
     ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._keys = keys
+        self._told = told
         self._open_paths = open_paths
         self._log = structlog.get_logger("prefixmux.http")
 
@@ -59,14 +69,16 @@ class Frame:
         reply = Reply(send, request_id, bare=method == "HEAD")
         started = time.monotonic()
         await self._serve(scope, receive, reply)
+        route, seconds = getattr(scope.get("route"), "path", None), time.monotonic() - started
+        self._told(method, route, reply.status or NO_ANSWER, seconds)
         self._log.info(
             "request",
             request_id=request_id,
             method=method,
-            route=getattr(scope.get("route"), "path", None),
+            route=route,
             status=reply.status,
             **_who(scope["state"]["tenant"]),
-            seconds=round(time.monotonic() - started, 4),
+            seconds=round(seconds, 4),
         )
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:

@@ -13,6 +13,7 @@ from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.errors import EngineUnavailable
 from prefixmux_server.service.steps import Steps
+from prefixmux_server.service.timeline import Timeline
 from prefixmux_server.service.views import ModelView, model_view
 
 router = APIRouter(tags=["operations"])
@@ -65,6 +66,13 @@ async def model(tenant: CurrentTenant, services: AppServices) -> ModelView:
     if services.engine.ready is None:
         raise EngineUnavailable("The model is not loaded yet; try again in a few seconds.")
     return model_view(services.engine.ready.model)
+
+
+@router.get("/requests/{id}/timeline", responses=errors(403, 404, 422))
+async def timeline(id: str, tenant: CurrentTenant, services: AppServices) -> Timeline:
+    """Where the time of one of the last requests went, by its id or its `x-request-id`."""
+    tenant.require("read")
+    return services.timelines.find(tenant.name, id)
 
 
 @router.get("/steps", responses=errors(403, 422))

@@ -116,8 +116,8 @@ class BoundedProtocol(H11Protocol):
     def _past_the_limit(self) -> None:
         """Makes room by closing a connection that waits for its next request; if there is none,
         this one is told so, or dropped."""
-        idle = (other for other in self.connections if _is_idle(other))
-        if (other := next(idle, None)) is not None:
+        others = (other for other in self.connections if isinstance(other, BoundedProtocol))
+        if (other := next(filter(_is_idle, others), None)) is not None:
             other.timeout_keep_alive_handler()
         elif len(self.connections) > self._limits.connections + TOLD:
             self.transport.abort()
@@ -188,10 +188,9 @@ class BoundedProtocol(H11Protocol):
             self._watch_sending()
 
 
-def _is_idle(connection: object) -> bool:
+def _is_idle(connection: BoundedProtocol) -> bool:
     return (
-        isinstance(connection, BoundedProtocol)
-        and connection.timeout_keep_alive_task is not None
+        connection.timeout_keep_alive_task is not None
         and not connection.transport.is_closing()
         and not connection.conn.unread
     )

@@ -11,20 +11,27 @@ from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.service.audit import AuditLog
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
+from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
+from prefixmux_server.service.timeline import Timelines
 from prefixmux_server.service.usage import UsageMeter
 
 
 @dataclass(frozen=True)
 class Services:
-    """Body limits are in bytes."""
+    """Body limits are in bytes. `metrics_open`: they need no key and are those of all tenants."""
 
     engine: EngineFront
     generation: GenerationService
     prefixes: PrefixService
     steps: StepLog
+    timelines: Timelines
+    metrics: Metrics
+    metrics_open: bool
+    lag: LagSampler
     lifecycle: Lifecycle
     keys: KeyService
     usage: UsageMeter

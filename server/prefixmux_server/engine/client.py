@@ -78,6 +78,7 @@ class EngineClient:
         self._watch: Watch | None = None
         self._ready: Ready | None = None
         self._reason = "stopped"
+        self._restarts = 0
         self._supervisor: asyncio.Task[None] | None = None
         self._log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class EngineClient:
     def health(self) -> EngineHealth:
         unresponsive = self._watch is not None and self._watch.unresponsive
         reason = "unresponsive" if unresponsive else self._reason
-        return EngineHealth(ok=reason == "ready", reason=reason)
+        return EngineHealth(ok=reason == "ready", reason=reason, restarts=self._restarts)
 
     async def start(self) -> Ready:
         """Load the model. Raises `errors.EngineStartError`; there is no second attempt then."""
@@ -202,6 +203,7 @@ class EngineClient:
             await self._serve(link)
             while self._restart:
                 link, ready = await relaunch(self._start, self._log)
+                self._restarts += 1
                 self._attach(link, ready)
                 await self._serve(link)
         finally:

@@ -30,10 +30,12 @@ Observer: TypeAlias = Callable[[StepOutput], None]
 @dataclass(frozen=True)
 class EngineHealth:
     """Whether a request would be served now. `reason` is a short word or two for operators:
-    `ready`, `starting`, `restarting`, `unresponsive`, `stopped`."""
+    `ready`, `starting`, `restarting`, `unresponsive`, `stopped`. `restarts`: engines that were
+    replaced so far."""
 
     ok: bool
     reason: str
+    restarts: int = 0
 
 
 class Generation(Protocol):

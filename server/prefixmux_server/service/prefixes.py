@@ -10,7 +10,8 @@ import asyncio
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import ResidencyState
-from prefixmux_server.service.changes import Changes
+from prefixmux_server.service.changes import Action, Changes
+from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_server.service.upload import Upload
 from prefixmux_server.service.uploader import Uploader
@@ -40,9 +41,13 @@ class PrefixService:
         max_prefix_tokens: int,
         max_rows: int,
         changes: Changes | None = None,
+        pins: Pins | None = None,
     ) -> None:
         self._engine = engine
         self._store = store
+        self._pins = pins or Pins(engine)
+        # What is deleted is let go, also where both are asked for at once.
+        self._pinning = asyncio.Lock()
         self._changes = changes or Changes()
         self._uploader = Uploader(engine, store, max_prefix_tokens, max_rows)
 
@@ -91,19 +96,38 @@ class PrefixService:
                 asked.found(task.active)
         return self._task(task)
 
+    async def pin(
+        self, tenant: Tenant, task_id: str, version: int | None, *, pinned: bool
+    ) -> VersionView:
+        """A `version` of None is the one that is active now."""
+        action: Action = "pin" if pinned else "unpin"
+        with self._changes.asked(action, tenant, task_id, version) as asked:
+            tenant.require("write")
+            async with self._pinning:
+                name = tenant.name, task_id, version
+                found = await asyncio.to_thread(self._store.resolve, *name)
+                asked.found(found)
+                self._pins.set(found, pinned=pinned)
+        return self._version(found)
+
     async def delete_task(self, tenant: Tenant, task_id: str) -> None:
         with self._changes.asked("delete_task", tenant, task_id):
             tenant.require("write")
-            await asyncio.to_thread(self._store.delete_task, tenant.name, task_id)
+            async with self._pinning:
+                await asyncio.to_thread(self._store.delete_task, tenant.name, task_id)
+                self._pins.forget(tenant.name, task_id)
 
     async def delete_version(self, tenant: Tenant, task_id: str, version: int) -> None:
         with self._changes.asked("delete_version", tenant, task_id, version):
             tenant.require("write")
-            await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
+            async with self._pinning:
+                await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
+                self._pins.forget(tenant.name, task_id, version)
 
     def _version(self, version: Version) -> VersionView:
         found = {self._engine.residency(version.tenant, digest) for digest in version.digests}
-        return version_view(version, min(found, key=FARTHEST_FIRST.index))
+        residency = min(found, key=FARTHEST_FIRST.index)
+        return version_view(version, residency, self._pins.holds(version))
 
     def _task(self, task: Task) -> TaskView:
         return task_view(task, None if task.active is None else self._version(task.active))

@@ -7,13 +7,15 @@ so that a batch can be seen whole, but without id or task.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import RowRecord, StepRecord
 
 NAMES_KEPT = 16_384
+Begun: TypeAlias = Callable[[str, str, str | None], None]
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,18 @@ class Steps:
 
 
 class StepLog:
-    """Bounded: the oldest name is forgotten first, and its row is then shown without one."""
+    """Bounded: the oldest name is forgotten first, and its row is then shown without one.
 
-    def __init__(self, engine: EngineFront) -> None:
+    `begun` hears of each request that is named.
+    """
+
+    def __init__(self, engine: EngineFront, begun: Begun) -> None:
         self._engine = engine
+        self._begun = begun
         self._names: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     def name(self, request_id: str, tenant: str, task_id: str | None) -> None:
+        self._begun(request_id, tenant, task_id)
         self._names[request_id] = (tenant, task_id)
         if len(self._names) > NAMES_KEPT:
             self._names.popitem(last=False)

@@ -26,7 +26,7 @@ class VersionView:
 
     `parts`: its prefixes in order, itself alone unless it was composed. `template`: what stands
     around a text input, as `{input}`; `parameters`: what holds where a request says nothing.
-    `base_fingerprint`: of the model that the file claims.
+    `base_fingerprint`: of the model that the file claims. `pinned`: it is kept loaded.
     """
 
     task_id: str
@@ -41,6 +41,7 @@ class VersionView:
     description: str | None
     created_at: float
     residency: ResidencyState
+    pinned: bool
     parts: list[PartView]
     template: str | None
     parameters: dict[str, Any]
@@ -106,7 +107,7 @@ class ModelView:
     forced_eos_token_id: int | None
 
 
-def version_view(version: Version, residency: ResidencyState) -> VersionView:
+def version_view(version: Version, residency: ResidencyState, pinned: bool) -> VersionView:
     return VersionView(
         task_id=version.task_id,
         version=version.version,
@@ -120,6 +121,7 @@ def version_view(version: Version, residency: ResidencyState) -> VersionView:
         description=version.description,
         created_at=version.created_at,
         residency=residency,
+        pinned=pinned,
         parts=[_part_view(part) for part in version.parts],
         template=version.defaults.template,
         parameters=dict(version.defaults.parameters),
