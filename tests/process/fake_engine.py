@@ -35,6 +35,8 @@ from prefixmux_server.engine.messages import (
 
 DIE, HANG, STOP, RAISE = 666_001, 666_002, 666_003, 666_004
 LOAD, NEVER_LOADED = 666_005, 666_006
+SLOW = 666_007
+SLOW_SECONDS = 7.0
 STEP_SECONDS = 0.001  # an endless request shall not keep a core busy
 BAD_DIGEST = "sha256:bad"
 
@@ -132,6 +134,8 @@ def misbehave(token: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if token == STOP:
         os.kill(os.getpid(), signal.SIGSTOP)
+    if token == SLOW:
+        time.sleep(SLOW_SECONDS)
     if token == HANG:
         while True:
             time.sleep(3600)

@@ -10,11 +10,12 @@ from time import monotonic
 
 import pytest
 from process.conftest import Run
-from process.fake_engine import DIE, HANG, RAISE, STOP
+from process.fake_engine import DIE, HANG, RAISE, SLOW, SLOW_SECONDS, STOP
 from process.talk import ENDLESS, collect, engine, first_tokens, generate, pid, request, settings
 
-from prefixmux_server.engine.client import EngineClient
+from prefixmux_server.engine.client import DOWN, EngineClient
 from prefixmux_server.engine.errors import EngineUnavailable
+from prefixmux_server.engine.watch import SILENT_SECONDS
 
 
 async def until_ready(client: EngineClient) -> None:
@@ -74,7 +75,7 @@ def test_a_request_that_kills_the_engine_ends_itself_and_no_later_one(
 @pytest.mark.parametrize("token", [HANG, STOP])
 def test_a_hung_engine_is_found_and_replaced(run: Run, token: int) -> None:
     async def work() -> None:
-        async with engine(hang_seconds=0.6) as client:
+        async with engine(hang_seconds=1.0) as client:
             hung = client.submit(request("hangs", token=token))
             neighbour = client.submit(request("neighbour", length=ENDLESS))
             reasons = set()
@@ -95,6 +96,31 @@ def test_a_hung_engine_is_found_and_replaced(run: Run, token: int) -> None:
 
 
 @pytest.mark.parametrize("run", ["uvloop"], indirect=True)
+def test_a_stopped_process_is_told_from_a_long_step(run: Run) -> None:
+    async def stopped() -> None:
+        async with engine(hang_seconds=3600.0) as client:
+            async with asyncio.timeout(SLOW_SECONDS):
+                _, end = await generate(client, request("stops", token=STOP))
+            assert end is not None
+            assert end.error == DOWN
+
+    async def slow() -> None:
+        async with engine(hang_seconds=3600.0) as client:
+            first = pid(client)
+            step = asyncio.create_task(generate(client, request("slow", token=SLOW, length=1)))
+            _, unfinished = await asyncio.wait([step], timeout=1.2 * SILENT_SECONDS)
+            assert unfinished, "the step was not long"
+            assert client.health.ok
+            assert (await step)[0] == [SLOW]
+            assert pid(client) == first
+
+    async def both() -> None:
+        await asyncio.gather(stopped(), slow())
+
+    run(both())
+
+
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
 def test_an_idle_engine_is_not_taken_for_a_hung_one(run: Run) -> None:
     async def work() -> None:
         async with engine(hang_seconds=1.0) as client:
@@ -104,6 +130,58 @@ def test_an_idle_engine_is_not_taken_for_a_hung_one(run: Run) -> None:
             assert pid(client) == first
 
     run(work())
+
+
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
+def test_waiters_need_not_wait_for_a_killed_process_to_be_gone(run: Run) -> None:
+    """A process that the kernel cannot end yet keeps its pipes: here its kill does nothing."""
+
+    async def work() -> None:
+        async with engine(hang_seconds=0.5, restart=False) as client:
+            link = client._link
+            assert link is not None
+            kill, link.kill = link.kill, lambda: None  # type: ignore[method-assign]
+            try:
+                _, end = await generate(client, request("stops", token=STOP))
+                assert end is not None
+                assert client.health.reason == "stopped"
+            finally:
+                link.kill = kill  # type: ignore[method-assign]
+
+    run(work())
+
+
+def test_every_kill_of_many_is_told_and_repaired(run: Run) -> None:
+    run(kill_often(24))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
+def test_every_kill_of_very_many_is_told_and_repaired(run: Run) -> None:
+    run(kill_often(100))
+
+
+async def kill_often(times: int) -> None:
+    """Everyone who waited hears of it within a second, and health never says that all is well
+    while nobody serves."""
+    async with engine() as client:
+        before = None
+        for number in range(times):
+            assert pid(client) != before
+            before = pid(client)
+            running = [client.submit(request(f"{number}-{n}", length=ENDLESS)) for n in range(8)]
+            await first_tokens(running[number % 8])
+            readers = asyncio.gather(*map(collect, running))
+            os.kill(before, signal.SIGSTOP if number % 4 == 3 else signal.SIGKILL)
+            killed = monotonic()
+            if number % 4 == 3:
+                os.kill(before, signal.SIGKILL)
+            ends = [end for _, end in await readers]
+            assert monotonic() - killed < 1.0
+            assert all(end and end.error == DOWN for end in ends)
+            assert not client.health.ok
+            await until_ready(client)
+        assert (await generate(client, request("after")))[0] == [7, 8, 9]
 
 
 def test_kills_under_a_storm_of_requests_lose_none(run: Run) -> None:

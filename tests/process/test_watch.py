@@ -1,4 +1,4 @@
-"""When silence becomes a kill, without a clock: the watch's looks follow each other at once."""
+"""When a silent or a stuck engine is killed, without a clock: looks follow each other at once."""
 
 from __future__ import annotations
 
@@ -8,49 +8,74 @@ from typing import cast
 import pytest
 
 from prefixmux_server.engine.link import EngineLink
-from prefixmux_server.engine.messages import Ping
-from prefixmux_server.engine.watch import LOOKS, Watch
+from prefixmux_server.engine.watch import BEATS, Watch
 
 
-class Patient:
-    """A link whose engine answers so many pings and then falls silent."""
+class Killed:
+    """A link that can only be killed."""
 
-    def __init__(self, answers: int) -> None:
-        self.watch = Watch(cast(EngineLink, self), hang_seconds=0.0)
-        self.answers = answers
-        self.pings = 0
-        self.killed = 0
-        self.was_unresponsive = False
-
-    def send(self, ping: Ping) -> None:
-        self.pings += 1
-        if self.pings <= self.answers:
-            self.watch.heard()
+    def __init__(self) -> None:
+        self.calls: list[str] = []
 
     def kill(self) -> None:
-        self.killed += 1
-        self.was_unresponsive = self.watch.unresponsive
+        self.calls.append("kill")
 
 
-@pytest.mark.parametrize("answers", [0, 1, 20])
-def test_it_kills_at_the_first_ping_without_an_answer(answers: int) -> None:
-    patient = Patient(answers)
-    asyncio.run(patient.watch.run())
-    assert patient.pings == answers + 1
-    assert patient.killed == 1
-    assert patient.was_unresponsive
+def watch_over(link: Killed) -> Watch:
+    return Watch(cast(EngineLink, link), hang_seconds=0.0)
+
+
+async def looks(watching: asyncio.Task[str], count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+        assert not watching.done()
+
+
+def test_silence_is_first_told_and_then_ended() -> None:
+    async def work() -> None:
+        link = Killed()
+        watch = watch_over(link)
+        watching = asyncio.create_task(watch.run())
+        while not watch.unresponsive:
+            await looks(watching, 1)
+        assert not link.calls
+        assert "silent" in await watching
+        assert link.calls == ["kill"]
+
+    asyncio.run(work())
 
 
 def test_any_sign_of_life_counts() -> None:
     async def work() -> None:
-        patient = Patient(0)
-        watching = asyncio.create_task(patient.watch.run())
-        for _ in range(20 * LOOKS):
-            await asyncio.sleep(0)
-            patient.watch.heard()
-        assert patient.killed == 0
-        assert not patient.watch.unresponsive
+        link = Killed()
+        watch = watch_over(link)
+        watching = asyncio.create_task(watch.run())
+        for _ in range(5):
+            await looks(watching, BEATS)
+            watch.heard()
+            assert not watch.unresponsive
         await watching
-        assert patient.killed == 1
+        assert link.calls == ["kill"]
 
     asyncio.run(work())
+
+
+def test_a_process_that_is_stuck_may_talk_as_it_likes() -> None:
+    async def work() -> None:
+        link = Killed()
+        watch = Watch(cast(EngineLink, link), hang_seconds=1e-6)
+        watching = asyncio.create_task(watch.run())
+        watch.heard(busy=1.1e-6)
+        assert "--hang-seconds" in await watching
+        assert link.calls == ["kill"]
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("busy", [0.0, 29.0])
+def test_a_long_step_is_no_stuck_one(busy: float) -> None:
+    watch = Watch(cast(EngineLink, Killed()), hang_seconds=30.0)
+    watch.heard(busy)
+    assert watch.unresponsive == (busy > 15.0)
+    watch.heard()
+    assert not watch.unresponsive

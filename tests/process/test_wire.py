@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from prefixmux_server.engine.messages import (
     Abort,
+    Alive,
     EngineCommand,
     EngineEvent,
-    Ping,
-    Pong,
+    Pin,
     Ready,
     Shutdown,
     StartFailed,
@@ -31,8 +31,8 @@ from prefixmux_server.engine.wire import HEADER, Codec, FrameReader, commands, e
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(str, st.text(st.characters(), max_size=20))
 
-a_command = st.one_of(*map(st.from_type, (Submit, Abort, Shutdown, Ping)))
-an_event = st.one_of(*map(st.from_type, (Ready, StartFailed, StepOutput, Pong)))
+a_command = st.one_of(*map(st.from_type, (Submit, Abort, Pin, Shutdown)))
+an_event = st.one_of(*map(st.from_type, (Ready, StartFailed, StepOutput, Alive)))
 
 
 def bodies(frames: bytes) -> list[bytes]:
@@ -102,12 +102,12 @@ SAMPLING = SUBMIT["sampling"]
         ["Submit", {**SUBMIT, "sampling": {**SAMPLING, "temperature": True}}],
         ["Submit", {**SUBMIT, "sampling": {**SAMPLING, "ignore_eos": 1}}],
         ["Submit", []],
-        ["Pong", {"nonce": 1}],
+        ["Alive", {"busy": 1.0}],
         ["Exit", {}],
-        [["Ping"], {"nonce": 1}],
-        ["Ping", {"nonce": 1}, 0],
-        ["Ping"],
-        {"Ping": {"nonce": 1}},
+        [["Shutdown"], {}],
+        ["Shutdown", {}, 0],
+        ["Shutdown"],
+        {"Shutdown": {}},
     ],
     ids=str,
 )
@@ -134,9 +134,11 @@ def test_deep_nesting_is_an_error() -> None:
 
 def test_an_unknown_literal_is_an_error() -> None:
     change = {"tenant": "t", "digest": "d", "state": "nowhere"}
-    output = {"record": None, "deltas": [], "finished": [], "residency": [change]}
+    output = {**vars(StepOutput(None)), "residency": [change]}
     with pytest.raises(WireError):
         events().decode(packed(["StepOutput", output]))
+    change["state"] = "host"
+    assert isinstance(events().decode(packed(["StepOutput", output])), StepOutput)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_what_json_cannot_hold_is_not_sent(message: EngineCommand) -> None:
 
 def test_a_message_goes_one_way_only() -> None:
     with pytest.raises(WireError):
-        commands().encode(Pong(1))  # type: ignore[arg-type]
+        commands().encode(Alive(1.0))  # type: ignore[arg-type]
 
 
 def test_an_absurd_length_is_an_error() -> None:

@@ -22,6 +22,7 @@ from prefixmux_server.engine.launch import launch, relaunch
 from prefixmux_server.engine.link import EngineLink
 from prefixmux_server.engine.messages import (
     Abort,
+    Alive,
     EngineError,
     EngineEvent,
     EngineSettings,
@@ -39,7 +40,7 @@ from prefixmux_server.engine.process import Start
 from prefixmux_server.engine.schema import WireError
 from prefixmux_server.engine.steplog import StepLog
 from prefixmux_server.engine.waiters import Waiters
-from prefixmux_server.engine.watch import Watch
+from prefixmux_server.engine.watch import Watch, beat_seconds
 
 DEFAULT_FACTORY = "prefixmux_server.engine.build:start_engine"
 # Commands that a slow engine has not taken yet; beyond it new requests are refused.
@@ -53,8 +54,8 @@ FULL = EngineError("overloaded", "Too many requests are waiting; try again short
 class EngineClient:
     """One engine for one event loop: `start`, use, `close`, once each.
 
-    `restart`: replace an engine that ended by itself. `hang_seconds`: see `Watch`; it must be
-    longer than the longest step.
+    `restart`: replace an engine that ended by itself. `hang_seconds`: the longest that a step may
+    take; an engine that is at one for longer is replaced, and a silent one sooner (`Watch`).
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class EngineClient:
         *,
         factory: str = DEFAULT_FACTORY,
         restart: bool = True,
-        hang_seconds: float = 60.0,
+        hang_seconds: float = 30.0,
     ) -> None:
-        self._start = Start(settings, factory, tuple(sys.path))
+        self._start = Start(settings, factory, tuple(sys.path), beat_seconds(hang_seconds))
         self._max_open = settings.max_batch_rows + settings.max_waiting
         self._restart = restart
         self._hang_seconds = hang_seconds
@@ -210,25 +211,36 @@ class EngineClient:
             self._reason = "stopped"
 
     async def _serve(self, link: EngineLink) -> None:
-        """Until this engine's end, its process included."""
-        watch = Watch(link, self._hang_seconds)
+        """Until this engine's end, its process included. Waiters hear of it before that: a process
+        that is killed may take its time."""
+        watch = self._watch = Watch(link, self._hang_seconds)
         watching = asyncio.create_task(watch.run())
-        self._watch = watch
+        reading = asyncio.create_task(self._read(link, watch))
         try:
-            while (event := await link.receive()) is not None:
-                watch.heard()
-                self._take(event)
-        except WireError:
-            self._log.error("the engine sent no valid message")
-            link.kill()
+            await asyncio.wait((watching, reading), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                self._log.error("engine killed: %s", watching.result())
+            else:
+                reading.result()
         except BaseException:
             link.kill()
             raise
         finally:
             watching.cancel()
+            reading.cancel()
             self._detach("restarting" if self._restart else "stopped")
             status = await link.reap()
             self._log.log(logging.ERROR if status else logging.INFO, "engine ended: %d", status)
+
+    async def _read(self, link: EngineLink, watch: Watch) -> None:
+        """Until the pipe's end."""
+        try:
+            while (event := await link.receive()) is not None:
+                watch.heard(event.busy if isinstance(event, Alive) else 0.0)
+                self._take(event)
+        except WireError:
+            self._log.error("the engine sent no valid message")
+            link.kill()
 
     def _take(self, event: EngineEvent) -> None:
         if not isinstance(event, StepOutput):

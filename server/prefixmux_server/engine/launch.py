@@ -7,11 +7,14 @@ import logging
 
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.link import EngineLink
-from prefixmux_server.engine.messages import Ready, StartFailed
+from prefixmux_server.engine.messages import Alive, EngineEvent, Ready, StartFailed
 from prefixmux_server.engine.process import Start
 from prefixmux_server.engine.schema import WireError
 
 FIRST_DELAY, MAX_DELAY = 0.1, 30.0
+# Libraries hold the interpreter for a while as they are loaded; a process that runs is not silent
+# for so long.
+SILENT_SECONDS = 60.0
 
 
 async def launch(start: Start) -> tuple[EngineLink, Ready]:
@@ -30,14 +33,25 @@ async def launch(start: Start) -> tuple[EngineLink, Ready]:
 
 async def _ready(link: EngineLink) -> Ready:
     try:
-        event = await link.receive()
+        event = await _first_word(link)
     except WireError as error:
         raise EngineStartError("internal_error", "The engine sent no valid message.") from error
+    except TimeoutError as error:
+        raise EngineStartError("internal_error", "The engine process hangs as it loads.") from error
     if isinstance(event, Ready):
         return event
     if isinstance(event, StartFailed):
         raise EngineStartError(event.code, event.message)
     raise EngineStartError("internal_error", "The engine process ended before it was ready.")
+
+
+async def _first_word(link: EngineLink) -> EngineEvent | None:
+    """What it says when its model is loaded, however long that takes."""
+    while True:
+        async with asyncio.timeout(SILENT_SECONDS):
+            event = await link.receive()
+        if not isinstance(event, Alive):
+            return event
 
 
 async def relaunch(start: Start, log: logging.Logger) -> tuple[EngineLink, Ready]:

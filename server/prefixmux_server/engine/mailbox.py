@@ -1,12 +1,13 @@
 """The engine process's ends of the pipes, and the bell with which its own threads wake it.
 
-Blocking, for the one thread that steps the engine. Knows nothing of what the messages mean.
+Blocking. Knows nothing of what the messages mean.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -39,7 +40,8 @@ class Doorbell:
 
 
 class Inbox:
-    """The bodies of the frames that arrive, and the bell, as one thing to wait for."""
+    """The bodies of the frames that arrive, and the bell, as one thing to wait for: for the one
+    thread that steps the engine."""
 
     def __init__(self, fd: int, bell: Doorbell) -> None:
         self._fd = fd
@@ -69,16 +71,19 @@ class Inbox:
 
 
 class Outbox:
-    """Frames out. A parent that does not read makes the engine wait, which is as it should be."""
+    """Frames out, of any thread. A parent that does not read makes the engine wait, which is as it
+    should be."""
 
     def __init__(self, fd: int) -> None:
+        self._lock = threading.Lock()
         self._stream = os.fdopen(fd, "wb")
         self._codec = events()
 
     def send(self, event: EngineEvent) -> None:
         frame = self._codec.encode(event)
         try:
-            self._stream.write(frame)
-            self._stream.flush()
+            with self._lock:
+                self._stream.write(frame)
+                self._stream.flush()
         except BrokenPipeError:
             raise SystemExit(1) from None

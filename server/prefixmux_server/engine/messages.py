@@ -77,14 +77,7 @@ class Shutdown:
     """End the engine process after the current step."""
 
 
-@dataclass(frozen=True)
-class Ping:
-    """Answered by `Pong` between two steps: tells a busy engine from a hung one."""
-
-    nonce: int
-
-
-EngineCommand = Submit | Abort | Pin | Shutdown | Ping
+EngineCommand = Submit | Abort | Pin | Shutdown
 
 
 @dataclass(frozen=True)
@@ -335,13 +328,13 @@ class StartFailed:
 
 
 @dataclass(frozen=True)
-class Pong:
-    """Answer to `Ping`."""
+class Alive:
+    """The engine process runs; for `busy` seconds it has been at one step or command."""
 
-    nonce: int
+    busy: float
 
 
-EngineEvent = Ready | StartFailed | StepOutput | Pong
+EngineEvent = Ready | StartFailed | StepOutput | Alive
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,12 @@ from prefixmux_server.engine.messages import (
     EngineCommand,
     EngineSettings,
     Pin,
-    Ping,
-    Pong,
     Ready,
     StartFailed,
     StepOutput,
     Submit,
 )
+from prefixmux_server.engine.pulse import Pulse
 from prefixmux_server.engine.wire import Codec, commands
 
 # While requests only wait (for a prefix to load), the engine is still stepped this often, so that
@@ -66,20 +65,23 @@ Factory = Callable[[EngineSettings, Wake], tuple[SteppedEngine, Ready]]
 @dataclass(frozen=True)
 class Start:
     """The first frame. `factory` is `package.module:function`, a `Factory`; `path` is the
-    parent's `sys.path`, so that both processes import the same code."""
+    parent's `sys.path`, so that both processes import the same code; `beat_seconds` is how often
+    the process shall say that it lives."""
 
     settings: EngineSettings
     factory: str
     path: tuple[str, ...]
+    beat_seconds: float
 
 
 class EngineLoop:
     """Commands in, one `StepOutput` per step out, until `Shutdown` or the parent's end."""
 
-    def __init__(self, engine: SteppedEngine, inbox: Inbox, outbox: Outbox) -> None:
+    def __init__(self, engine: SteppedEngine, inbox: Inbox, outbox: Outbox, pulse: Pulse) -> None:
         self._engine = engine
         self._inbox = inbox
         self._outbox = outbox
+        self._pulse = pulse
         self._codec = commands()
 
     def run(self) -> None:
@@ -95,13 +97,16 @@ class EngineLoop:
         """One step if there is work. Returns how long to wait for commands after it."""
         if not self._engine.has_work:
             return None
+        self._pulse.work()
         output = self._engine.step()
+        self._pulse.rest()  # also while the parent does not read: that is no hang of this process
         if output is None:
             return STALLED_SECONDS
         self._outbox.send(output)
         return 0
 
     def _obey(self, command: EngineCommand) -> bool:
+        self._pulse.work()
         match command:
             case Submit():
                 self._engine.submit(command)
@@ -109,15 +114,16 @@ class EngineLoop:
                 self._engine.abort(id, index)
             case Pin():
                 self._engine.pin(command)
-            case Ping(nonce):
-                self._outbox.send(Pong(nonce))
             case _:
                 return False
+        self._pulse.rest()
         return True
 
 
 def run_engine(start: Start, inbox: Inbox, outbox: Outbox, wake: Wake) -> int:
     """Build the engine and serve until told to stop. Returns the exit status."""
+    pulse = Pulse(outbox.send)
+    pulse.start(start.beat_seconds)
     module, _, name = start.factory.partition(":")
     factory = cast(Factory, getattr(import_module(module), name))
     try:
@@ -126,7 +132,7 @@ def run_engine(start: Start, inbox: Inbox, outbox: Outbox, wake: Wake) -> int:
         outbox.send(StartFailed(error.code, error.message))
         return 1
     outbox.send(ready)
-    EngineLoop(engine, inbox, outbox).run()
+    EngineLoop(engine, inbox, outbox, pulse).run()
     engine.close()
     return 0
 

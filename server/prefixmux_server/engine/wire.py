@@ -15,11 +15,10 @@ from typing import Generic, NoReturn, TypeVar, cast
 
 from prefixmux_server.engine.messages import (
     Abort,
+    Alive,
     EngineCommand,
     EngineEvent,
     Pin,
-    Ping,
-    Pong,
     Ready,
     Shutdown,
     StartFailed,
@@ -100,13 +99,13 @@ class FrameReader:
 @cache
 def commands() -> Codec[EngineCommand]:
     """What the HTTP process tells the engine."""
-    return Codec[EngineCommand](Submit, Abort, Pin, Shutdown, Ping)
+    return Codec[EngineCommand](Submit, Abort, Pin, Shutdown)
 
 
 @cache
 def events() -> Codec[EngineEvent]:
     """What the engine tells the HTTP process."""
-    return Codec[EngineEvent](Ready, StartFailed, StepOutput, Pong)
+    return Codec[EngineEvent](Ready, StartFailed, StepOutput, Alive)
 
 
 def _fields(message: object) -> dict[str, object]:
