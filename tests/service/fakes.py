@@ -19,8 +19,10 @@ from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
     FinishReason,
+    Likely,
     ModelInfo,
     OutputEnd,
+    PromptLogprobs,
     Ready,
     ResidencyState,
     RowRecord,
@@ -32,6 +34,7 @@ from prefixmux_server.engine.messages import (
     Timing,
     TokenDelta,
     TokenizerInfo,
+    TokenLogprobs,
 )
 from prefixmux_store.format import encode
 from prefixmux_store.meta import PrefixMeta
@@ -168,8 +171,9 @@ def reply_with(token_ids: Sequence[int], reason: FinishReason = "length") -> Rep
 class Script:
     """What the engine does with a request: the tokens of each step, then the end.
 
-    `read_first`, `read_last`: the prefixes it reports at both ends; None: those asked for.
-    `beams`: what a search found.
+    `others`: the tokens of each step of the outputs behind the first; where there are none, those
+    of the first. `read_first`, `read_last`: the prefixes it reports at both ends; None: those
+    asked for. `beams`: what a search found.
     """
 
     steps: tuple[tuple[int, ...], ...]
@@ -179,6 +183,7 @@ class Script:
     read_first: tuple[str, ...] | None = None
     read_last: tuple[str, ...] | None = None
     beams: tuple[BeamOutput, ...] = ()
+    others: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
 
 Reply = Callable[[Submit], Script]
@@ -197,6 +202,7 @@ class FakeEngine:
     probe_error: EngineError | None = None
     submitted: list[Submit] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    aborted_outputs: list[tuple[str, int]] = field(default_factory=list)
     probe_errors: list[EngineError] = field(default_factory=list)
     probed: list[tuple[str, tuple[str, ...], tuple[int, ...]]] = field(default_factory=list)
     records: list[StepRecord] = field(default_factory=list)
@@ -260,36 +266,78 @@ class FakeEngine:
 
 
 class FakeGeneration:
+    """An output that is aborted gains no more, and the end leaves it out."""
+
     def __init__(self, engine: FakeEngine, submit: Submit, script: Script) -> None:
         self._engine = engine
         self._submit = submit
         self._script = script
         self._over = False
         self._aborted = asyncio.Event()
+        self._outputs = set(range(submit.sampling.n))
 
     async def __aiter__(self) -> AsyncIterator[GenerationEvent]:
         yield self._started()
-        for token_ids in self._script.steps[: self._submit.sampling.max_new_tokens]:
+        if self._submit.sampling.prompt_logprobs is not None:
+            for piece in self._prompt():
+                yield piece
+        for step in range(self._submit.sampling.max_new_tokens):
+            deltas = self._deltas(step)
+            if not deltas:
+                break
             if await self._stopped():
                 return
-            yield TokenDelta(self._submit.id, token_ids)
+            for delta in deltas:
+                if delta.index in self._outputs:
+                    yield delta
         if not await self._stopped():
             self._end()
             yield self._finished()
 
     def abort(self, index: int | None = None) -> None:
-        if index is None and not self._over:
+        if self._over:
+            return
+        if index is not None:
+            self._outputs.discard(index)
+            self._engine.aborted_outputs.append((self._submit.id, index))
+        if index is None or not self._outputs:
             self._engine.aborted.append(self._submit.id)
             self._aborted.set()
             self._end()
 
     async def _stopped(self) -> bool:
-        await self._engine.gate.wait()
+        """Waits for the gate; whoever is aborted does not."""
+        waits = [
+            asyncio.ensure_future(event.wait()) for event in (self._engine.gate, self._aborted)
+        ]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         return self._aborted.is_set()
 
     def _end(self) -> None:
         self._over = True
         self._engine.open -= 1
+
+    def _steps(self, index: int) -> tuple[tuple[int, ...], ...]:
+        others = self._script.others
+        return others[index - 1] if 0 < index <= len(others) else self._script.steps
+
+    def _deltas(self, step: int) -> list[TokenDelta]:
+        top, found = self._submit.sampling.logprobs, []
+        for index in sorted(self._outputs):
+            if step < len(steps := self._steps(index)):
+                logprobs = () if top is None else tuple(likely(id, top) for id in steps[step])
+                found.append(TokenDelta(self._submit.id, steps[step], index, logprobs))
+        return found
+
+    def _prompt(self) -> list[PromptLogprobs]:
+        """In two pieces."""
+        top = self._submit.sampling.prompt_logprobs or 0
+        tokens = self._submit.decoder_ids or self._submit.input_ids
+        told = tuple(likely(id, top) for id in tokens[1:])
+        half = len(told) // 2
+        return [PromptLogprobs(self._submit.id, part) for part in (told[:half], told[half:])]
 
     def _started(self) -> Started:
         read = self._read(self._script.read_first)
@@ -300,7 +348,9 @@ class FakeGeneration:
 
     def _ends(self) -> tuple[OutputEnd, ...]:
         reason = None if self._script.error else self._script.reason
-        return () if reason is None else (OutputEnd(0, reason, self._script.stop),)
+        if reason is None:
+            return ()
+        return tuple(OutputEnd(index, reason, self._script.stop) for index in sorted(self._outputs))
 
     def _finished(self) -> Finished:
         read = self._read(self._script.read_last)
@@ -313,3 +363,9 @@ class FakeGeneration:
             error=self._script.error,
             beams=self._script.beams,
         )
+
+
+def likely(token_id: int, top: int) -> TokenLogprobs:
+    """What the engine says of a token: its neighbours by number are the next likely."""
+    best = tuple(Likely((token_id + place) % VOCABULARY, -0.5 - place) for place in range(top))
+    return TokenLogprobs(token_id, -0.5, best)

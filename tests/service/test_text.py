@@ -6,7 +6,8 @@ from service.fakes import EOS, EOS_TEXT, INFO, ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from prefixmux_server.engine.messages import TokenizerInfo
-from prefixmux_server.service.text import Detokenizer, TextCodec
+from prefixmux_server.service.detokenizer import Detokenizer
+from prefixmux_server.service.text import TextCodec
 
 CODEC = TextCodec(INFO)
 

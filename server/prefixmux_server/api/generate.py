@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
 from prefixmux_server.api import problems
@@ -15,13 +15,19 @@ from prefixmux_server.api.documented import errors
 from prefixmux_server.api.presence import while_connected
 from prefixmux_server.api.schemas import BatchBody, ErrorDetail, GenerateBody, RowBody
 from prefixmux_server.api.services import AppServices
+from prefixmux_server.api.sse import streaming
 from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.token_events import TokenEvents
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_store.errors import StoreError
 
+STREAMED = {
+    "description": "With `stream`: events `token`, then one `done` (this answer) or `error`.",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
 REFUSALS = errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 
 router = APIRouter(route_class=StrictRoute, tags=["generate"])
@@ -47,11 +53,16 @@ class BatchAnswer(BaseModel):
     results: list[Done | Failed]
 
 
-@router.post("/generate", responses=REFUSALS)
+@router.post("/generate", response_model=Answer, responses={**REFUSALS, 200: STREAMED})
 async def generate(
     request: Request, body: GenerateBody, tenant: CurrentTenant, services: AppServices
-) -> Answer:
-    work = services.generation.generate(tenant, body.to_service())
+) -> Answer | Response:
+    request_id: str = request.state.request_id
+    asked = body.to_service(request_id)
+    if body.stream:
+        events = services.generation.stream(tenant, asked)
+        return await streaming(request, services.lifecycle, events, TokenEvents(request_id))
+    work = services.generation.generate(tenant, asked)
     return await while_connected(request, services.lifecycle, work)
 
 
@@ -76,7 +87,7 @@ async def _row(
     service: GenerationService, tenant: Tenant, row: object, request_id: str
 ) -> Done | Failed:
     try:
-        asked = RowBody.model_validate(row).to_service()
+        asked = RowBody.model_validate(row).to_service(request_id)
         return Done(response=await service.generate(tenant, asked))
     except (PrefixmuxServerError, StoreError, ValidationError) as error:
         failure = problems.typed(error)

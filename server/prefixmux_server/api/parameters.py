@@ -5,7 +5,7 @@ A parameter that is null is one left out; the service owns the defaults.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -16,10 +16,6 @@ from prefixmux_store.types import JSON
 MAX_SEED = 2**63 - 1
 MAX_STOP_BYTES = 256
 MAX_NGRAM = 2**31 - 1
-# Accepted at their defaults alone; they are no parameters of the service yet.
-NOT_YET = ("n", "logprobs", "prompt_logprobs")
-
-T = TypeVar("T")
 
 
 def _short(stop: str) -> str:
@@ -33,19 +29,6 @@ def _early_stopping(value: object) -> object:
     if not isinstance(value, bool | None) and value != "never":
         raise PydanticCustomError("early_stopping", 'This must be true, false or "never"')
     return value
-
-
-def only(default: T, instead: str) -> AfterValidator:
-    """A feature this server does not have: nothing but its default is accepted."""
-
-    def check(value: T) -> T:
-        if value != default:
-            raise PydanticCustomError(
-                "unsupported", "This server does not have it; {instead}", {"instead": instead}
-            )
-        return value
-
-    return AfterValidator(check)
 
 
 Stop = Annotated[str, AfterValidator(_short), Field(json_schema_extra={"minLength": 1})]
@@ -68,18 +51,9 @@ class ParametersBody(Strict):
     stop_token_ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=64)] | None = None
     ignore_eos: bool | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
-    n: (
-        Annotated[
-            int,
-            Field(ge=1, le=16),
-            only(1, "leave n out and send the request once for each output"),
-        ]
-        | None
-    ) = None
-    logprobs: Annotated[int, Field(ge=0, le=20), only(None, "leave logprobs out")] | None = None
-    prompt_logprobs: (
-        Annotated[int, Field(ge=0, le=20), only(None, "leave prompt_logprobs out")] | None
-    ) = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     num_beams: Annotated[int, Field(ge=1, le=16)] | None = None
     num_return: Annotated[int, Field(ge=1, le=16)] | None = None
     length_penalty: Annotated[float, Field(ge=-10, le=10)] | None = None
@@ -91,4 +65,4 @@ class ParametersBody(Strict):
 
     def to_service(self) -> dict[str, JSON]:
         """Those that were given."""
-        return self.model_dump(exclude_none=True, exclude=set(NOT_YET))
+        return self.model_dump(exclude_none=True)

@@ -23,20 +23,25 @@ async def while_connected(
     what it held when this returns, and `ClientDisconnect` or `Draining` is raised.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(request))
+    leaving = asyncio.ensure_future(until_gone(request))
     cutting = asyncio.ensure_future(lifecycle.until_cut())
     futures = (working, leaving, cutting)
     try:
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise ClientDisconnect if leaving.done() else draining()
+        if leaving.done():
+            raise ClientDisconnect
+        raise draining()
     finally:
-        for future in futures:
-            future.cancel()
+        # The outcome of the work is to name what its client got.
+        working.cancel("draining" if cutting.done() and not leaving.done() else None)
+        leaving.cancel()
+        cutting.cancel()
         await asyncio.gather(*futures, return_exceptions=True)
 
 
-async def _disconnect(request: Request) -> None:
+async def until_gone(request: Request) -> None:
+    """The client has left. The request's body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

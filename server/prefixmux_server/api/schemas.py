@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 from pydantic_core import PydanticCustomError
 
-from prefixmux_server.api.parameters import ParametersBody, only
+from prefixmux_server.api.parameters import ParametersBody
 from prefixmux_server.api.values import Strict, TaskId, Text, VersionNumber
 from prefixmux_server.service.request import GenerationRequest, PartName, TokenInput
 
@@ -63,19 +63,20 @@ class RowBody(Strict):
     ] = None
     parameters: ParametersBody | None = None
 
-    def to_service(self) -> GenerationRequest:
+    def to_service(self, request_id: str) -> GenerationRequest:
         return GenerationRequest(
-            input=_tokens(self.input),
+            input=token_input(self.input),
             task_id=self.task_id,
             version=self.version,
             compose=tuple(part.to_service() for part in self.compose or ()),
-            decoder_input=None if self.decoder_input is None else _tokens(self.decoder_input),
+            decoder_input=None if self.decoder_input is None else token_input(self.decoder_input),
             parameters={} if self.parameters is None else self.parameters.to_service(),
+            request_id=request_id,
         )
 
 
 class GenerateBody(RowBody):
-    """One generation, answered in one piece."""
+    """One generation, answered in one piece or, with `stream`, as its tokens come."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -89,9 +90,7 @@ class GenerateBody(RowBody):
         }
     )
 
-    stream: Annotated[bool, only(False, "leave stream out: answers come in one piece")] | None = (
-        None
-    )
+    stream: bool | None = None
 
 
 class BatchBody(Strict):
@@ -124,5 +123,5 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def _tokens(given: str | list[int]) -> TokenInput:
+def token_input(given: str | list[int]) -> TokenInput:
     return given if isinstance(given, str) else tuple(given)

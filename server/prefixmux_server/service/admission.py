@@ -35,27 +35,44 @@ class Admitted:
     model: str
     arrived: float
 
+    @property
+    def most_tokens(self) -> int:
+        """Those that it brings, and the most that it can be answered with."""
+        sampling = self.submit.sampling
+        outputs = sampling.n if sampling.beams is None else sampling.beams.num_return
+        given = self.prompt_tokens + self.target.prefix_tokens
+        return given + outputs * sampling.max_new_tokens
+
 
 class Admission:
     """Thread-safe. `max_rows` are those of a batch."""
 
-    def __init__(self, store: PrefixStore, max_rows: int) -> None:
+    def __init__(self, store: PrefixStore, max_rows: int, codecs: Codecs | None = None) -> None:
         self._store = store
         self._max_rows = max_rows
-        self._codecs = Codecs()
+        self._codecs = Codecs() if codecs is None else codecs
 
     def admit(
-        self, tenant: str, request: GenerationRequest, ready: Ready, arrived: float
+        self,
+        tenant: str,
+        request: GenerationRequest,
+        ready: Ready,
+        arrived: float,
+        max_seconds: float,
     ) -> Admitted:
-        """Raises the store's errors for an unknown task or version, those of `target`, `prompt`
-        and `limits`."""
+        """To be done `max_seconds` after it arrived, or when it asks to be, if that is earlier.
+
+        Raises the store's errors for an unknown task or version, those of `target`, `prompt` and
+        `limits`.
+        """
         target = resolve(self._store, tenant, request)
         codec = self._codecs.of(ready)
-        parameters = settle(request.parameters, target.defaults.parameters)
+        parameters = settle(request.parameters, target.defaults.parameters, request.usual)
         check_stop(parameters, ready)
         check_rows(parameters, self._max_rows)
         prompt = prompt_of(request, target, codec, ready.model)
-        submit = _submit(tenant, target, prompt, parameters, ready, arrived)
+        seconds = min(parameters.timeout_s or max_seconds, max_seconds)
+        submit = _submit(tenant, target, prompt, parameters, ready, arrived + seconds)
         return Admitted(submit, target, parameters, prompt.tokens, codec, ready.model.id, arrived)
 
 
@@ -74,10 +91,9 @@ def _submit(
     prompt: Prompt,
     parameters: Parameters,
     ready: Ready,
-    arrived: float,
+    deadline: float,
 ) -> Submit:
     size = size_of(target, ready.model)
-    timeout = parameters.timeout_s
     return Submit(
         id=secrets.token_hex(12),
         tenant=tenant,
@@ -85,7 +101,7 @@ def _submit(
         input_ids=prompt.input_ids,
         decoder_ids=prompt.decoder_ids,
         sampling=sampling_params(parameters, prompt, size, ready.model),
-        deadline=None if timeout is None else arrived + timeout,
+        deadline=deadline,
         cache_domain=tenant,
     )
 

@@ -23,6 +23,18 @@ class Output:
     logprobs: list[dict[str, Any]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """What one output gained: `text` is that of `token_ids`, or the text that was held back before
+    and is sure now. The texts of an output join to its final one, the ids and `logprobs` to its
+    own. `text` is None where the model has no tokenizer, `logprobs` where none were asked for."""
+
+    index: int
+    text: str | None
+    token_ids: list[int]
+    logprobs: list[dict[str, Any]] | None
+
+
 @dataclass(frozen=True)
 class UsedPrefix:
     """One prefix that the row attended to; `digest` is what the engine read from its lease."""

@@ -6,19 +6,23 @@ are those that the request was admitted with.
 
 from __future__ import annotations
 
-from prefixmux_server.engine.messages import BeamOutput, FinishReason
+from typing import Any
+
+from prefixmux_server.engine.messages import BeamOutput, FinishReason, OutputEnd
 from prefixmux_server.errors import InternalError
 from prefixmux_server.service.admission import Admitted, monotonic
 from prefixmux_server.service.answer import Answer, AnswerTiming, Output, Usage, UsedPrefix
 from prefixmux_server.service.collect import Collected
+from prefixmux_server.service.likely import named
 from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.track import Track
 from prefixmux_store.names import joint_digest
 
 
 def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
     """Raises `InternalError` if the row read other prefixes than the request resolved to."""
     submit, target = admitted.submit, admitted.target
-    prefixes = _prefixes(admitted, collected)
+    prefixes = prefixes_read(admitted, collected)
     outputs = _outputs(admitted, collected)
     return Answer(
         id=submit.id,
@@ -29,18 +33,18 @@ def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
         prefixes=prefixes,
         model=admitted.model,
         outputs=outputs,
-        prompt_logprobs=None,
+        prompt_logprobs=_prompt_logprobs(admitted, collected),
         seed=submit.sampling.seed,
         usage=Usage(
             prompt_tokens=admitted.prompt_tokens,
             prefix_tokens=sum(used.tokens for used in prefixes),
-            generated_tokens=sum(len(output.token_ids) for output in outputs),
+            generated_tokens=collected.generated,
         ),
-        timing=_timing(admitted, collected),
+        timing=timing(admitted, collected),
     )
 
 
-def _prefixes(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
+def prefixes_read(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
     row = collected.finished or collected.started
     if row is None or collected.read != {admitted.submit.prefixes}:
         raise InternalError("The request ran with another prefix than asked for; it was dropped.")
@@ -48,10 +52,20 @@ def _prefixes(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
     return [UsedPrefix(part.task_id, part.version, digest, tokens) for part, digest, tokens in read]
 
 
+def _prompt_logprobs(
+    admitted: Admitted, collected: Collected
+) -> list[dict[str, Any] | None] | None:
+    """Nothing predicts the first token."""
+    if admitted.submit.sampling.prompt_logprobs is None:
+        return None
+    return [None, *named(collected.prompt_logprobs, admitted.codec)]
+
+
 def _outputs(admitted: Admitted, collected: Collected) -> list[Output]:
     beams = admitted.submit.sampling.beams
     if beams is None:
-        return [_sequence(admitted.codec, collected)]
+        ends = {end.index: end for end in collected.finished.outputs} if collected.finished else {}
+        return [_sequence(track, ends.get(track.index)) for track in collected.tracks]
     found = collected.finished.beams if collected.finished else ()
     # Fewer, where so many different sequences do not exist.
     if not 1 <= len(found) <= beams.num_return:
@@ -65,28 +79,23 @@ def _beam(codec: TextCodec | None, index: int, beam: BeamOutput) -> Output:
     return Output(index, _decoded(codec, token_ids), token_ids, beam.reason, stop, beam.score)
 
 
-def _sequence(codec: TextCodec | None, collected: Collected) -> Output:
-    if collected.match is not None:
-        text: str | None = collected.match.text
+def _sequence(track: Track, end: OutputEnd | None) -> Output:
+    if track.stop is not None:
+        reason: FinishReason = "stop"
+        stop: str | int | None = track.stop
+    elif end is not None:
+        reason, stop = end.reason, end.stop
     else:
-        text = _decoded(codec, collected.token_ids)
-    reason, stop = _ending(collected)
-    return Output(0, text, collected.token_ids, reason, stop)
-
-
-def _ending(collected: Collected) -> tuple[FinishReason, str | int | None]:
-    if collected.match is not None:
-        return "stop", collected.match.stop
-    if collected.finished is None or collected.finished.reason is None:
-        raise InternalError("The request ended without a reason.")
-    return collected.finished.reason, collected.finished.stop
+        raise InternalError("An output ended without a reason.")
+    text, token_ids = track.text(), track.token_ids
+    return Output(track.index, text, token_ids, reason, stop, logprobs=track.logprobs)
 
 
 def _decoded(codec: TextCodec | None, token_ids: list[int]) -> str | None:
     return None if codec is None else codec.decode(token_ids)
 
 
-def _timing(admitted: Admitted, collected: Collected) -> AnswerTiming:
+def timing(admitted: Admitted, collected: Collected) -> AnswerTiming:
     """Waiting is the engine's own account, the rest is what the caller saw."""
     total = monotonic() - admitted.arrived
     first = collected.first_token_at

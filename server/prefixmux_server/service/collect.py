@@ -1,90 +1,99 @@
-"""Reading one generation to its end, or to where a stop string cuts it.
+"""Reading one generation to its end, or to where stop strings cut it.
 
 Knows the engine's messages; what the answer says of it is `assemble.py`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterator
 
 from prefixmux_server.engine.front import Generation
-from prefixmux_server.engine.messages import Finished, Started, TokenDelta
+from prefixmux_server.engine.messages import (
+    Finished,
+    PromptLogprobs,
+    Started,
+    TokenDelta,
+    TokenLogprobs,
+)
 from prefixmux_server.errors import EngineUnavailable, Relayed
 from prefixmux_server.service.admission import Admitted, monotonic
-from prefixmux_server.service.stops import StopFinder, StopMatch
-from prefixmux_server.service.text import Detokenizer, TextCodec
+from prefixmux_server.service.answer import TokenEvent
+from prefixmux_server.service.track import Track
 
 
-@dataclass
 class Collected:
-    """What came of one generation so far; `finished` is None when a stop string ended it.
+    """What came of one generation so far; `finished` is None when stop strings ended it.
 
-    `read` are the prefixes that the row's lease named, each time the engine said.
+    `read` are the prefixes that the row's lease named, each time the engine said. A beam search
+    has no `tracks`.
     """
 
-    token_ids: list[int] = field(default_factory=list)
-    match: StopMatch | None = None
-    started: Started | None = None
-    finished: Finished | None = None
-    read: set[tuple[str, ...]] = field(default_factory=set)
-    first_token_at: float | None = None
+    def __init__(self, admitted: Admitted, *, streamed: bool) -> None:
+        sampling = admitted.submit.sampling
+        outputs = sampling.n if sampling.beams is None else 0
+        codec, parameters = admitted.codec, admitted.parameters
+        self.tracks = [
+            Track(index, codec, parameters, streamed=streamed) for index in range(outputs)
+        ]
+        self.prompt_logprobs: list[TokenLogprobs] = []
+        self.started: Started | None = None
+        self.finished: Finished | None = None
+        self.read: set[tuple[str, ...]] = set()
+        self.first_token_at: float | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string has ended every output."""
+        return bool(self.tracks) and all(track.stop is not None for track in self.tracks)
 
-class StopWatch:
-    """Looks at each new token of one output; ends it at the first honoured stop string."""
+    @property
+    def generated(self) -> int:
+        """Tokens of all outputs."""
+        beams = self.finished.beams if self.finished else ()
+        tokens = [len(track.token_ids) for track in self.tracks]
+        return sum(tokens) + sum(len(beam.token_ids) for beam in beams)
 
-    def __init__(self, codec: TextCodec, stops: Iterable[str], min_new_tokens: int) -> None:
-        self._detokenizer = Detokenizer(codec)
-        self._finder = StopFinder(tuple(stops))
-        self._min_new_tokens = min_new_tokens
-        self._count = 0
+    async def collect(self, generation: Generation) -> AsyncGenerator[TokenEvent, None]:
+        """Every token up to the end or the first stop string of its output, whose row is freed.
 
-    def push(self, token_id: int) -> StopMatch | None:
-        self._count += 1
-        piece = self._detokenizer.push(token_id)
-        return self._finder.push(piece, honoured=self._count >= self._min_new_tokens)
+        Raises the error the engine gave the request.
+        """
+        async for event in generation:
+            if isinstance(event, TokenDelta):
+                told = self._take(event, generation)
+                if told is not None:
+                    yield told
+                if self.stopped:
+                    break
+            elif isinstance(event, Finished):
+                self._finish(event)
+            elif isinstance(event, Started):
+                self.started = event
+                self.read.add(event.prefixes)
+            elif isinstance(event, PromptLogprobs):
+                self.prompt_logprobs += event.logprobs
+        for told in self._rest():
+            yield told
 
+    def _take(self, delta: TokenDelta, generation: Generation) -> TokenEvent | None:
+        if self.first_token_at is None:
+            self.first_token_at = monotonic()
+        track = self.tracks[delta.index]
+        was_running = track.stop is None
+        told = track.take(delta)
+        if was_running and track.stop is not None and len(self.tracks) > 1:
+            generation.abort(delta.index)
+        return told
 
-async def collect(generation: Generation, admitted: Admitted) -> Collected:
-    """Every token up to the end or the first stop string; the row is freed in that case.
+    def _finish(self, finished: Finished) -> None:
+        if finished.error is not None:
+            raise Relayed(finished.error.code, finished.error.message)
+        self.finished = finished
+        self.read.add(finished.prefixes)
 
-    Raises the error the engine gave the request.
-    """
-    collected = Collected()
-    watch = _watch(admitted)
-    async for event in generation:
-        if isinstance(event, Finished):
-            if event.error is not None:
-                raise Relayed(event.error.code, event.error.message)
-            collected.finished = event
-            collected.read.add(event.prefixes)
-        elif isinstance(event, Started):
-            collected.started = event
-            collected.read.add(event.prefixes)
-        elif not isinstance(event, TokenDelta):
-            continue
-        elif collected.match is None and _take(collected, event, watch):
-            generation.abort()
-    if collected.finished is None and collected.match is None:
-        raise EngineUnavailable("The engine ended the request unfinished; send it again.")
-    return collected
-
-
-def _watch(admitted: Admitted) -> StopWatch | None:
-    parameters = admitted.parameters
-    if not parameters.stop or admitted.codec is None:
-        return None
-    return StopWatch(admitted.codec, parameters.stop, parameters.min_new_tokens)
-
-
-def _take(collected: Collected, delta: TokenDelta, watch: StopWatch | None) -> bool:
-    """Whether a stop string ended the output; tokens behind it are dropped."""
-    if collected.first_token_at is None:
-        collected.first_token_at = monotonic()
-    for token_id in delta.token_ids:
-        collected.token_ids.append(token_id)
-        if watch is not None and (match := watch.push(token_id)) is not None:
-            collected.match = match
-            return True
-    return False
+    def _rest(self) -> Iterator[TokenEvent]:
+        if self.finished is None and not self.stopped:
+            raise EngineUnavailable("The engine ended the request unfinished; send it again.")
+        for track in self.tracks:
+            if (told := track.end()) is not None:
+                yield told

@@ -6,9 +6,10 @@ Authorise, resolve, tokenise, submit, collect, assemble. It never logs what was 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Self
 
 import structlog
@@ -20,39 +21,66 @@ from prefixmux_server.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InternalError,
+    InvalidRequest,
     Overloaded,
 )
+from prefixmux_server.service.accounts import Accounts
 from prefixmux_server.service.admission import Admission, Admitted, monotonic
-from prefixmux_server.service.answer import Answer
+from prefixmux_server.service.answer import Answer, TokenEvent
 from prefixmux_server.service.assemble import answer
-from prefixmux_server.service.collect import Collected, collect
+from prefixmux_server.service.collect import Collected
+from prefixmux_server.service.course import Course, code_of
+from prefixmux_server.service.outcome import Outcome, OutcomeObserver
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.tenant import Tenant
 
 # Separate from the threads of uploads, so that hashing a large file delays no request.
 ADMISSION_THREADS = 4
+MAX_SECONDS = 3600.0
 
 
 class GenerationService:
-    """Of one event loop. A request that is cancelled or times out frees its row at once."""
+    """Of one event loop. A request that is cancelled or times out frees its row at once.
 
-    def __init__(self, engine: EngineFront, admission: Admission, steps: StepLog) -> None:
+    `max_seconds`: the longest any request may take. What became of each is told, once, to the
+    accounts and to `observers`.
+    """
+
+    def __init__(
+        self,
+        engine: EngineFront,
+        admission: Admission,
+        steps: StepLog,
+        accounts: Accounts | None = None,
+        observers: Sequence[OutcomeObserver] = (),
+        max_seconds: float = MAX_SECONDS,
+    ) -> None:
         self._engine = engine
         self._admission = admission
         self._steps = steps
+        self._accounts = Accounts() if accounts is None else accounts
+        self._observers = tuple(observers)
+        self._max_seconds = max_seconds
         self._threads = ThreadPoolExecutor(ADMISSION_THREADS, "prefixmux-admission")
         self._log = structlog.get_logger("prefixmux.generation")
 
     async def generate(self, tenant: Tenant, request: GenerationRequest) -> Answer:
         """Raises the server's and the store's errors, whose codes the contract names."""
-        tenant.require("generate")
-        arrived = monotonic()
-        async with _in_time(request.timeout_s) as limit:
-            admitted = await self._admit(tenant, request, arrived)
-            _move(limit, admitted.submit.deadline)
-            collected = await self._run(admitted)
-        return self._answer(admitted, collected, tenant)
+        async with aclosing(self._serve(tenant, request, streamed=False)) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return event
+        raise InternalError("The request ended without an answer.")
+
+    def stream(
+        self, tenant: Tenant, request: GenerationRequest
+    ) -> AsyncGenerator[TokenEvent | Answer, None]:
+        """Tokens as they come, then exactly one answer; or it raises, as `generate`, at any time.
+
+        To be closed by the caller, who is its only reader.
+        """
+        return self._serve(tenant, request, streamed=True)
 
     def __enter__(self) -> Self:
         return self
@@ -60,20 +88,60 @@ class GenerationService:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _admit(self, tenant: Tenant, request: GenerationRequest, arrived: float) -> Admitted:
-        ready = self._ready()
-        loop = asyncio.get_running_loop()
-        admitted = await loop.run_in_executor(
-            self._threads, self._admission.admit, tenant.name, request, ready, arrived
-        )
-        self._steps.name(admitted.submit.id, tenant.name, request.task_id)
+    async def _serve(
+        self, tenant: Tenant, request: GenerationRequest, *, streamed: bool
+    ) -> AsyncGenerator[TokenEvent | Answer, None]:
+        course = Course(tenant, request)
+        try:
+            tenant.require("generate")
+            with self._accounts.enter(tenant.name) as entry:
+                admitted = course.admitted = await self._admit(course)
+                entry.reserve(admitted.most_tokens)
+                if streamed:
+                    _check_streams(admitted)
+                collected = course.collected = Collected(admitted, streamed=streamed)
+                async with aclosing(self._run(course, admitted, collected)) as told:
+                    async for event in told:
+                        yield event
+                result = self._answer(admitted, collected, tenant)
+        except BaseException as error:
+            self._tell(course.outcome(code_of(error)))
+            raise
+        self._tell(course.outcome("ok"))
+        yield result
+
+    async def _admit(self, course: Course) -> Admitted:
+        tenant, request, loop = course.tenant.name, course.request, asyncio.get_running_loop()
+        seconds = min(request.timeout_s or self._max_seconds, self._max_seconds)
+        async with _in_time(seconds):
+            admitted = await loop.run_in_executor(
+                self._threads,
+                self._admission.admit,
+                tenant,
+                request,
+                self._ready(),
+                course.arrived,
+                self._max_seconds,
+            )
+        self._steps.name(admitted.submit.id, tenant, request.task_id)
         return admitted
 
-    async def _run(self, admitted: Admitted) -> Collected:
+    async def _run(
+        self, course: Course, admitted: Admitted, collected: Collected
+    ) -> AsyncGenerator[TokenEvent, None]:
         generation = self._submit(admitted.submit)
+        seconds = (admitted.submit.deadline or 0.0) - monotonic()
+        alarm = asyncio.get_running_loop().call_later(seconds, course.give_up, generation)
         try:
-            return await collect(generation, admitted)
+            async with aclosing(collected.collect(generation)) as told:
+                async for event in told:
+                    yield event
+        except EngineUnavailable:
+            if course.late:
+                raise _too_late() from None
+            raise
         finally:
+            alarm.cancel()
             generation.abort()
 
     def _ready(self) -> Ready:
@@ -84,7 +152,7 @@ class GenerationService:
 
     def _submit(self, submit: Submit) -> Generation:
         try:
-            return self._engine.submit(submit)
+            return self._engine.submit(replace(submit, share=self._accounts.share(submit.tenant)))
         except engine_errors.EngineUnavailable as error:
             raise EngineUnavailable(
                 "The engine is not running; try again in a few seconds."
@@ -106,20 +174,35 @@ class GenerationService:
             )
             raise
 
+    def _tell(self, outcome: Outcome) -> None:
+        """Whoever keeps account may fail; the request has its end all the same."""
+        for observe in (self._accounts.finished, *self._observers):
+            try:
+                observe(outcome)
+            except Exception as error:  # noqa: BLE001 - see above
+                self._log.error("outcome not kept", id=outcome.id, error=type(error).__name__)
 
-def _move(limit: asyncio.Timeout, deadline: float | None) -> None:
-    """To `deadline`, of CLOCK_MONOTONIC: the version may store a time limit."""
-    if deadline is not None:
-        limit.reschedule(asyncio.get_running_loop().time() + deadline - monotonic())
+
+def _check_streams(admitted: Admitted) -> None:
+    if admitted.parameters.searches:
+        raise InvalidRequest(
+            "Beams are known at the end only: leave stream out, or set num_beams to 1.",
+            param="stream",
+        )
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        "The request was not done within its timeout_s, or the server's limit; ask for less or"
+        " wait longer."
+    )
 
 
 @asynccontextmanager
-async def _in_time(seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+async def _in_time(seconds: float) -> AsyncIterator[None]:
     """Raises `DeadlineExceeded` when it is over."""
     try:
-        async with asyncio.timeout(seconds) as limit:
-            yield limit
+        async with asyncio.timeout(seconds):
+            yield
     except TimeoutError as error:
-        raise DeadlineExceeded(
-            "The request was not done within its timeout_s; ask for less or wait longer."
-        ) from error
+        raise _too_late() from error

@@ -44,6 +44,9 @@ def sampling_params(
         forced_bos_token_id=model.forced_bos_token_id,
         forced_eos_token_id=model.forced_eos_token_id,
         beams=_beams(asked),
+        n=1 if asked.searches else asked.n,
+        logprobs=asked.logprobs,
+        prompt_logprobs=asked.prompt_logprobs,
     )
 
 
@@ -65,21 +68,29 @@ def check_parameters(asked: Parameters, model: ModelInfo) -> None:
     if asked.max_new_tokens is not None:
         _check_least(asked, asked.max_new_tokens)
     if asked.num_return > asked.num_beams:
+        name = "n" if asked.n == asked.num_return else "num_return"
         raise InvalidParameter(
-            f"num_return must be at most num_beams, here {asked.num_beams}.",
-            param="parameters.num_return",
+            f"{name} must be at most num_beams, here {asked.num_beams}.",
+            param=f"parameters.{name}",
         )
     if asked.searches:
         _check_search(asked)
+    elif asked.n > 1 and asked.temperature == 0:
+        raise InvalidParameter(
+            "Without chance all outputs are the same: set temperature above 0, or num_beams above"
+            " 1, or leave n out.",
+            param="parameters.n",
+        )
 
 
 def check_rows(asked: Parameters, max_rows: int) -> None:
-    """Raises `InvalidParameter` for more beams than a batch has rows."""
-    if asked.num_beams > max_rows:
+    """Raises `InvalidParameter` for more outputs or beams than a batch has rows."""
+    if asked.rows > max_rows:
+        name = "num_beams" if asked.searches else "n"
         raise InvalidParameter(
-            f"num_beams must be at most {max_rows}, the rows of a batch: ask for fewer, or start"
+            f"{name} must be at most {max_rows}, the rows of a batch: ask for fewer, or start"
             " the server with a larger --max-batch-rows.",
-            param="parameters.num_beams",
+            param=f"parameters.{name}",
         )
 
 
@@ -103,6 +114,15 @@ def _check_search(asked: Parameters) -> None:
             " num_beams to 1.",
             param="parameters.stop",
         )
+    if asked.logprobs is not None:
+        raise InvalidParameter(
+            "Beams have a score, not log-probabilities: leave logprobs out, or set num_beams to 1.",
+            param="parameters.logprobs",
+        )
+    if 1 < asked.n != asked.num_return:
+        raise InvalidParameter(
+            "With beams n and num_return say the same: give one of them.", param="parameters.n"
+        )
 
 
 def _beams(asked: Parameters) -> BeamParams | None:
@@ -121,22 +141,23 @@ def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model
     if model.family == "seq2seq":
         check_encoder(len(prompt.input_ids), prefix, model)
     tokens, param = _decoder_tokens(prompt, model)
-    most = room(tokens, prefix, model, asked.num_beams)
-    if most < 1:
+    most = room(tokens, prefix, model, asked.rows)
+    # No token may be asked for, by those who want to know what the prompt's own are worth.
+    least = 0 if asked.max_new_tokens == 0 else 1
+    if most < least:
         raise PromptTooLong(
-            f"The prefix and the prompt leave no room for a token: {1 - most} too many.",
+            f"The prefix and the prompt leave no room for a token: {least - most} too many.",
             param=param,
         )
     if asked.max_new_tokens is None:
         # Where none is sure, the engine knows whether there is room for as many as there may be.
-        sure = sure_room(tokens, prefix, model, asked.num_beams)
+        sure = sure_room(tokens, prefix, model, asked.rows)
         return min(asked.usual_new_tokens, sure if sure >= 1 else most)
     if asked.max_new_tokens > most:
-        behind = (
-            f"prefix, prompt and {asked.num_beams} beams"
-            if asked.searches
-            else ("prefix and prompt")
-        )
+        behind = "prefix and prompt"
+        if asked.rows > 1:
+            kind = "beams" if asked.searches else "outputs"
+            behind = f"prefix, prompt and {asked.rows} {kind}"
         raise InvalidParameter(
             f"max_new_tokens must be at most {most} with this {behind}.",
             param="parameters.max_new_tokens",

@@ -29,7 +29,9 @@ class GenerationRequest:
     in their order, or, without either, with the bare model.
 
     `decoder_input` None: nothing behind the decoder's start token, BOS behind an infix.
-    `parameters` are those that were given, by their names in the contract.
+    `parameters` are those that were given, by their names in the contract; `usual` are those that
+    an API has where neither the request nor the version says anything. `request_id` is the
+    caller's own name for it, of no meaning here.
     """
 
     input: TokenInput
@@ -38,6 +40,8 @@ class GenerationRequest:
     compose: tuple[PartName, ...] = ()
     decoder_input: TokenInput | None = None
     parameters: Mapping[str, JSON] = field(default_factory=dict)
+    usual: Mapping[str, JSON] = field(default_factory=dict)
+    request_id: str = ""
 
     @property
     def timeout_s(self) -> float | None:

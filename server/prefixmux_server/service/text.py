@@ -1,20 +1,20 @@
 """Text to token ids and back, by the model's own fast tokenizer.
 
-`TextCodec` is thread-safe and knows nothing of requests; a `Detokenizer` belongs to one output
-and turns its tokens into text piece by piece, never giving out half a character.
+`TextCodec` is thread-safe and knows nothing of requests; what comes out piece by piece is
+`detokenizer.py`'s.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tokenizers import Encoding, Tokenizer
 
 from prefixmux_server.engine.messages import TokenizerInfo
+from prefixmux_server.service.decoding import Decoding, decoding_of
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# A character has at most 4 bytes, so at most 4 byte tokens: what is still broken then stays so.
-MAX_HELD_TOKENS = 4
+BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
 class TextCodec:
@@ -32,6 +32,8 @@ class TextCodec:
         self._silent = frozenset(
             id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         )
+        self._texts: dict[int, str] = {}
+        self.decoding: Decoding = decoding_of(info.json)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._encoded(text).ids)
@@ -50,9 +52,37 @@ class TextCodec:
     def decode(self, token_ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
+    def token_text(self, token_id: int) -> str:
+        """The token's own text, as it stands behind others: with its leading space, special ones
+        by name. What is only a part of a character is U+FFFD, as decoding it alone gives."""
+        text = self._texts.get(token_id)
+        if text is None:
+            text = self._texts[token_id] = self._token_text(token_id)
+        return text
+
+    def piece(self, token_id: int) -> str:
+        """The token as the vocabulary writes it; empty for padding of the table."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def is_silent(self, token_id: int) -> bool:
         """Whether the token adds nothing to any text: a special one or padding of the table."""
         return token_id in self._silent or self._tokenizer.id_to_token(token_id) is None
+
+    def byte_of(self, token_id: int) -> int | None:
+        """For a token that is one byte, whose text depends on the bytes around it."""
+        if not self.decoding.byte_runs:
+            return None
+        match = BYTE.fullmatch(self._tokenizer.id_to_token(token_id) or "")
+        return None if match is None else int(match[1], 16)
+
+    def _token_text(self, token_id: int) -> str:
+        if token_id in self._silent:
+            return str(self._tokenizer.id_to_token(token_id))
+        alone = self.decode([token_id])
+        if self.decoding.joins_bytes or self.byte_of(token_id) is not None:
+            return alone
+        # Decoders treat the first token of a text in their own way.
+        return self.decode([token_id, token_id])[len(alone) :]
 
     def _encoded(self, text: str, special: bool = True) -> Encoding:
         # The batch form lets other threads run meanwhile; `encode` would stop the event loop.
@@ -64,36 +94,3 @@ def _own(encoding: Encoding) -> slice:
     """Where the text's own tokens stand; those it spells out itself, special ones too, are own."""
     own = [at for at, added in enumerate(encoding.special_tokens_mask) if not added]
     return slice(own[0], own[-1] + 1) if own else slice(len(encoding.ids), 0)
-
-
-class Detokenizer:
-    """Incremental decoding. The pieces of `push` joined are the text of the tokens pushed, but
-    for a character that is not complete yet.
-
-    Only a short window is decoded each time: `_ids[:_read]` is context whose text `_before` is
-    out already (decoders drop or add a space at the start), the rest is still held back.
-    """
-
-    def __init__(self, codec: TextCodec) -> None:
-        self._codec = codec
-        self._ids: list[int] = []
-        self._read = 0
-        self._before = ""
-
-    def push(self, token_id: int) -> str:
-        if self._codec.is_silent(token_id):
-            return ""
-        self._ids.append(token_id)
-        text = self._codec.decode(self._ids)
-        held = len(self._ids) - self._read
-        if text.endswith(REPLACEMENT) and held < MAX_HELD_TOKENS:
-            return ""
-        piece = text[len(self._before) :]
-        if piece:
-            self._advance()
-        return piece
-
-    def _advance(self) -> None:
-        self._ids = self._ids[self._read :]
-        self._read = len(self._ids)
-        self._before = self._codec.decode(self._ids)

@@ -1,0 +1,131 @@
+"""Server-sent events: one generation as its tokens come, then one terminal event.
+
+An API says by its `Writer` how its events look; when they go out, and what ends them, is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
+
+from fastapi import Request
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from prefixmux_server.api import problems
+from prefixmux_server.api.feed import Feed
+from prefixmux_server.api.presence import until_gone
+from prefixmux_server.errors import PrefixmuxServerError
+from prefixmux_server.service.answer import Answer, TokenEvent
+from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_store.errors import StoreError
+
+SEPARATOR = "\n"
+# Headers wait for the first token, so that errors before it have a status of their own.
+HEADERS_S = 15.0
+KEEP_ALIVE_S = 15
+# A reader may stop reading for so long; the row is not kept for one who never goes on.
+SEND_S = 60.0
+
+Events = AsyncGenerator[TokenEvent | Answer, None]
+
+
+class Writer(Protocol):
+    """The bytes of one or more events for each thing there is to tell; see `event`."""
+
+    def tokens(self, told: TokenEvent) -> bytes: ...
+    def done(self, answer: Answer) -> bytes: ...
+    def error(self, error: PrefixmuxServerError) -> bytes: ...
+
+
+def event(data: str, name: str | None = None) -> bytes:
+    """`data` is of one line, as JSON is."""
+    head = "" if name is None else f"event: {name}{SEPARATOR}"
+    return f"{head}data: {data}{SEPARATOR}{SEPARATOR}".encode()
+
+
+async def streaming(
+    request: Request, lifecycle: Lifecycle, events: Events, writer: Writer
+) -> EventSourceResponse:
+    """The response, once there is a token or the wait for it has been long. The body of `request`
+    must have been read.
+
+    What goes wrong before is raised, `ClientDisconnect` and `Draining` too. `events` are closed,
+    and what they held is free, when the response has been sent or this has raised.
+    """
+    feed = Feed(events, lifecycle)
+    try:
+        await _first(request, feed)
+        if isinstance(feed.end, Exception):
+            raise feed.end
+    except BaseException:
+        await feed.close()
+        raise
+    return _Stream(feed, writer)
+
+
+async def _first(request: Request, feed: Feed) -> None:
+    leaving = asyncio.ensure_future(until_gone(request))
+    coming = asyncio.ensure_future(feed.news())
+    futures = (leaving, coming)
+    try:
+        await asyncio.wait(futures, timeout=HEADERS_S, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            raise ClientDisconnect
+    finally:
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+
+
+class _Stream(EventSourceResponse):
+    """Owns `feed` from here on."""
+
+    def __init__(self, feed: Feed, writer: Writer) -> None:
+        super().__init__(
+            _body(feed, writer),
+            sep=SEPARATOR,
+            ping=KEEP_ALIVE_S,
+            ping_message_factory=_keep_alive,
+            send_timeout=SEND_S,
+        )
+        self._feed = feed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            raise ClientDisconnect from None
+        finally:
+            await self._feed.close()
+        if isinstance(self._feed.end, Exception) and not _is_typed(self._feed.end):
+            raise self._feed.end
+
+
+async def _body(feed: Feed, writer: Writer) -> AsyncIterator[bytes]:
+    while True:
+        await feed.news()
+        pieces = [writer.tokens(told) for told in feed.take()]
+        end = feed.end
+        if end is not None:
+            pieces.append(_terminal(end, writer))
+        yield b"".join(pieces)
+        if end is not None:
+            return
+
+
+def _terminal(end: Answer | Exception, writer: Writer) -> bytes:
+    if isinstance(end, Answer):
+        return writer.done(end)
+    return writer.error(problems.typed(end))
+
+
+def _is_typed(error: Exception) -> bool:
+    return isinstance(error, PrefixmuxServerError | StoreError)
+
+
+def _keep_alive() -> ServerSentEvent:
+    return ServerSentEvent(comment="keep-alive", sep=SEPARATOR)
