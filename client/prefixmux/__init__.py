@@ -14,7 +14,7 @@ Importing this package loads neither torch nor the server.
 from __future__ import annotations
 
 from prefixmux.about import Health, ModelInfo, ServerVersion, Site
-from prefixmux.account import Limits, TaskUsage, Timeline, UsageReport
+from prefixmux.account import Limits, Phase, Spread, TaskUsage, Timeline, UsageReport
 from prefixmux.answer import ErrorBody
 from prefixmux.async_client import AsyncClient
 from prefixmux.client import Client
@@ -87,6 +87,7 @@ __all__ = [
     "Parameters",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "Phase",
     "PreconditionFailedError",
     "PrefixRef",
     "PrefixmuxError",
@@ -96,6 +97,7 @@ __all__ = [
     "ServerVersion",
     "ServiceUnavailableError",
     "Site",
+    "Spread",
     "Stream",
     "Task",
     "TaskUsage",

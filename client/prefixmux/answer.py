@@ -15,6 +15,10 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    def named(self, request_id: str | None) -> Self:
+        """This, told the request id of the answer that it was read from."""
+        return self
+
 
 class Answer(Wire):
     """What a call answers, or a part of it."""

@@ -14,11 +14,11 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 import httpx2
 from pydantic import ValidationError
 
-from prefixmux.answer import Answer
+from prefixmux.answer import Wire
 from prefixmux.errors import APIResponseError
 
 T = TypeVar("T")
-A = TypeVar("A", bound=Answer)
+A = TypeVar("A", bound=Wire)
 
 # Called with the bytes moved so far and how many there are; again from 0 when tried again.
 Progress: TypeAlias = Callable[[int, int], None]
