@@ -1,11 +1,12 @@
 """`python -m bench`: one command, one run, all peers interleaved, one table.
 
-python -m bench [--workload gpt2|bart|beams|methods] [--quick] [--only engine,peft-batched]
+python -m bench [--workload gpt2|bart|beams|methods|streams] [--quick] [--only engine,peft-batched]
                 [--sizes 1,8,32] [--dtypes float32,bfloat16] [--repeats 3] [--threads 2]
                 [--out DIR]
 
 gpt2: a GPT-2; bart: a BART, whose encoder reads the prompt; beams: the BART with 5 beams per
-request; methods: decode steps of our engine on the GPT-2, by how prefixes were made.
+request; methods: decode steps of our engine on the GPT-2, by how prefixes were made; streams: a
+streaming client for each request.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 from bench.peers.base import Peer, Sample
@@ -14,7 +14,7 @@ _WARM_UP_TOKENS = 3
 @dataclass(frozen=True)
 class Measurement:
     """All runs of one peer at one size. Throughput is new tokens per second; `first_use` as in
-    `Sample`."""
+    `Sample`, `notes` are medians."""
 
     dtype: str
     size: int
@@ -23,6 +23,7 @@ class Measurement:
     requests: int
     outputs: tuple[tuple[int, ...], ...]
     first_use: float | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def throughput(self) -> float:
@@ -52,6 +53,7 @@ def measure(
         for name, runs in samples.items():
             throughputs = tuple(run.tokens / run.seconds for run in runs)
             last = runs[-1]
+            notes = {note: median(run.notes[note] for run in runs) for note in last.notes}
             yield Measurement(
-                dtype, size, name, throughputs, last.requests, last.outputs, last.first_use
+                dtype, size, name, throughputs, last.requests, last.outputs, last.first_use, notes
             )

@@ -97,6 +97,7 @@ class Report:
             for subject in self._suite.subjects:
                 yield from self._comparisons(dtype, subject)
             yield from self._first_uses(dtype)
+            yield from self._notes(dtype)
 
     def _columns(self, first: str) -> str:
         columns = " | ".join(f"N = {size}" for size in self._sizes)
@@ -117,6 +118,16 @@ class Report:
             yield "\n| once per version, at its first use: reading, checks, compilation | ms |"
             yield "|---|---:|"
             yield from (f"| {label} | {milliseconds:.1f} |" for label, milliseconds in uses)
+
+    def _notes(self, dtype: str) -> Iterator[str]:
+        """What peers saw beside their throughput."""
+        found = {(m.size, m.peer): m.notes for m in self._measurements if m.dtype == dtype}
+        names = dict.fromkeys((peer, note) for (_, peer), notes in found.items() for note in notes)
+        if names:
+            yield f"\n{self._columns('beside it')}"
+        for peer, note in names:
+            cells = " | ".join(f"{found[size, peer][note]:.3g}" for size in self._sizes)
+            yield f"| {LABELS[peer]}: {note} | {cells} |"
 
     def _cell(self, dtype: str, size: int, peer: str) -> str:
         found = self._by_place.get((dtype, size, peer))

@@ -19,6 +19,7 @@ from bench.peers.hugging_face import (
 )
 from bench.peers.limit import Limit
 from bench.peers.methods import StepPeer, embedding_file, text_file
+from bench.peers.streams import StreamPeer
 from bench.workload import Workload
 
 # In the table's order; the text is what the table says.
@@ -29,6 +30,7 @@ LABELS: Mapping[str, str] = {
     "engine": "prefixmux engine, N tasks",
     "engine-one-task": "prefixmux engine, one task",
     "http": "prefixmux over HTTP, N tasks",
+    "streams": "prefixmux over HTTP, N tasks, a streaming client for each",
     "limit": "limit of this machine (computed)",
     "steps-kv": "prefixmux engine, N tasks of KV prefixes",
     "steps-embeddings": "prefixmux engine, N tasks of virtual tokens' embeddings",
@@ -50,6 +52,7 @@ class _Workshop:
                 self._engine, self._adapters[:1] * len(self._adapters)
             ),
             "http": lambda: HttpPeer(replace(bench, store=bench.store / "http")),
+            "streams": lambda: StreamPeer(replace(bench, store=bench.store / "streams")),
             "limit": lambda: Limit(bench),
             "steps-kv": lambda: StepPeer(self._engine, self._adapters),
             "steps-embeddings": lambda: StepPeer(self._engine, self._files(embedding_file)),

@@ -92,9 +92,21 @@ _METHODS_SUITE = Suite(
     equal=(),
 )
 
+_STREAMS_SUITE = Suite(
+    Workload(GPT2_SMALL),
+    _QUICK_GPT2,
+    (16, 64),
+    (Target("streams", "engine", 0.9, size=64),),
+    peers=("engine", "streams"),
+    subjects=("streams",),
+    references=("engine",),
+    equal=(("streams", "engine"),),
+)
+
 SUITES: Mapping[str, Suite] = {
     "gpt2": _GPT2_SUITE,
     "bart": _BART_SUITE,
     "beams": _BEAMS_SUITE,
     "methods": _METHODS_SUITE,
+    "streams": _STREAMS_SUITE,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -35,7 +36,7 @@ class Sample:
     `requests` may be fewer than asked for, where a peer's speed does not depend on their number.
     `outputs` are their new tokens, in order; empty where a peer computes a limit, not tokens.
     `first_use` is how many seconds longer the first request of a task takes than a later one,
-    where a peer looks at that.
+    where a peer looks at that; `notes` are other numbers that it saw on the way, by name.
     """
 
     tokens: int
@@ -43,6 +44,7 @@ class Sample:
     requests: int
     outputs: tuple[tuple[int, ...], ...]
     first_use: float | None = None
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 class Peer(Protocol):

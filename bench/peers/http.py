@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 
 from bench.peers.base import Bench, Sample
+from bench.peers.server import ServerProcess
 from bench.workload import task_id
 from prefixmux import Client, GenerateRequest
 
-_START_SECONDS = 180.0
-_STOP_SECONDS = 60.0
-
 
 class HttpPeer:
-    """`prefixmux serve` on a free port, its tasks uploaded through its own API."""
+    """One client, one call with all rows."""
 
     def __init__(self, bench: Bench) -> None:
         self._workload = bench.workload
-        self._process = _start(bench)
-        try:
-            self._client = Client(_base_url(self._process))
-            for task in range(bench.largest):
-                self._client.prefixes.upload(task_id(task), bench.artefacts.adapter(task))
-        except BaseException:
-            self._process.kill()
-            raise
+        self._server = ServerProcess(bench)
+        self._client = Client(self._server.url)
 
     def run(self, requests: int, new_tokens: int) -> Sample:
         parameters = {
@@ -49,31 +36,4 @@ class HttpPeer:
 
     def close(self) -> None:
         self._client.close()
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(_STOP_SECONDS)
-
-
-def _start(bench: Bench) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "prefixmux.cli", "serve", str(bench.artefacts.model)]
-    command += ["--store", str(bench.store), "--port", "0", "--device", "cpu"]
-    command += ["--dtype", bench.dtype, "--max-batch-rows", str(bench.rows)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(bench.threads)}
-    log = (bench.store.parent / "http.log").open("wb")
-    with log:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
-        )
-
-
-def _base_url(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    deadline = threading.Timer(_START_SECONDS, process.kill)
-    deadline.start()
-    try:
-        for line in process.stdout:
-            if line.startswith("ready "):
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                return line.removeprefix("ready ").strip()
-    finally:
-        deadline.cancel()
-    raise RuntimeError(f"prefixmux serve ended with exit code {process.wait()}; see its http.log")
+        self._server.close()

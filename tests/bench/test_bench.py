@@ -133,6 +133,16 @@ def test_a_quick_run_of_all_methods_measures_steps_and_first_uses(
         assert f"| {label} |" in page.partition("once per version")[2]
 
 
+def test_a_quick_run_of_streams_gives_the_engines_tokens_and_says_what_the_clients_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = main([*quick("streams"), "--out", str(tmp_path)])
+    assert report.equal_rows("float32", 3, "streams", "engine") == (3, 3)
+    page = capsys.readouterr().out
+    assert page.count("a streaming client for each: load generator, share of one core") == 1
+    assert page.count("a streaming client for each: event loop lag, p99") == 1
+
+
 @pytest.mark.parametrize("name", ["gpt2", "bart", "beams"])
 def test_a_quick_profile_names_the_parts_of_a_step(
     name: str, capsys: pytest.CaptureFixture[str]
