@@ -9,6 +9,7 @@ from functools import partial
 
 from prefixmux_server.api.services import Services
 from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.service.accounts import Accounts
 from prefixmux_server.service.admission import Admission
 from prefixmux_server.service.audit import AuditLog
 from prefixmux_server.service.changes import Changes
@@ -43,9 +44,17 @@ def build_services(
     steps = StepLog(engine, flight.begin)
     usage = UsageMeter(store)
     audit = AuditLog(settings.audit_path, settings.audit_max_bytes, settings.audit_backups)
+    generation = GenerationService(
+        engine,
+        Admission(store, settings.max_batch_rows),
+        steps,
+        Accounts(store.tenants.limits, settings.max_batch_rows),
+        [usage.finished, audit.finished],
+        settings.max_request_seconds,
+    )
     return Services(
         engine=engine,
-        generation=GenerationService(engine, Admission(store, settings.max_batch_rows), steps),
+        generation=generation,
         prefixes=PrefixService(
             engine,
             store,

@@ -8,6 +8,7 @@ and charged with what it has used when it ends.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,12 +58,13 @@ class Entry:
 
 
 class Accounts:
-    """Of one event loop. `limits_of` reads the store, `max_rows` are those of a batch."""
+    """Of one event loop. `limits_of` reads the store, where nobody is limited unless it says so;
+    `max_rows` are those of a batch."""
 
     def __init__(
         self,
         limits_of: Callable[[str], TenantLimits] = lambda _: TenantLimits(),
-        max_rows: int = 1,
+        max_rows: int = sys.maxsize,
         rates: TokenRates | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
