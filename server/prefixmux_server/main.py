@@ -32,13 +32,17 @@ from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.errors import UsageError
 from prefixmux_server.logs import configure_logging
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.preload import Loading, named
 from prefixmux_server.service.upkeep import collecting
 from prefixmux_server.settings import Settings, resolve
 from prefixmux_server.wiring import build_services
 from prefixmux_store.errors import StoreError
 from prefixmux_store.store import PrefixStore
+from prefixmux_store.types import Version
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A prefix that is not loaded by then is loaded later; what is wrong with it requests will tell.
+PRELOAD_SECONDS = 30.0
 
 
 def main(flags: Mapping[str, object]) -> int:
@@ -80,45 +84,62 @@ async def _open_and_serve(settings: Settings, *, exposed: bool) -> int:
     with PrefixStore.open(settings.store) as store:
         if exposed:
             _check_exposed(settings, store)
+        preloaded = named(store, settings.preload)
         with bind(settings.host, settings.port) as listening:
             engine = EngineClient(settings.engine, hang_seconds=settings.hang_seconds)
             try:
-                await _serve(settings, store, engine, listening)
+                await _serve(settings, store, engine, listening, preloaded)
             finally:
                 await engine.close()
     return 0
 
 
 async def _serve(
-    settings: Settings, store: PrefixStore, engine: EngineClient, listening: socket.socket
+    settings: Settings,
+    store: PrefixStore,
+    engine: EngineClient,
+    listening: socket.socket,
+    preloaded: tuple[Version, ...],
 ) -> None:
     """Health answers while the model loads; the ready line comes once requests are served."""
     lifecycle = Lifecycle()
     services = build_services(settings, store, engine, lifecycle)
-    url = url_of(listening)
+    url, log = url_of(listening), structlog.get_logger("prefixmux")
     limits = Limits(connections=allow_connections(settings.max_connections))
+    for version in preloaded:
+        services.pins.set(version, pinned=True)
+    loading = Loading(engine, preloaded)
     with stop_signals(lifecycle) as stopping, services.audit, services.generation:
-        async with services.usage.running(), serving(create_app(services), listening, limits):
-            if not await _started(engine, stopping):
+        async with (
+            services.usage.running(),
+            services.lag.sampling(),
+            serving(create_app(services), listening, limits),
+        ):
+            if not await _first(stopping, engine.start()):
+                return
+            if not await _first(stopping, loading.finish(PRELOAD_SECONDS)):
                 return
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for
+            log.info("ready", url=url)
             async with collecting(store):
                 await stopping.wait()
+            log.info("draining", requests=lifecycle.accepted, seconds=settings.drain_seconds)
             await lifecycle.idle(settings.drain_seconds)
+            log.info("drained", requests_cut=lifecycle.accepted)
             lifecycle.cut()
 
 
-async def _started(engine: EngineClient, stopping: asyncio.Event) -> bool:
-    """Whether the engine serves; False if a signal came first."""
-    starting = asyncio.ensure_future(engine.start())
+async def _first(stopping: asyncio.Event, work: Coroutine[Any, Any, object]) -> bool:
+    """Whether the work is done; False if a signal came first, which ends it."""
+    working = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stopping.wait())
-    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if starting.done():
-        starting.result()
+    if working.done():
+        working.result()
         return True
-    starting.cancel()
-    await asyncio.wait((starting,))
+    working.cancel()
+    await asyncio.wait((working,))
     return False
 
 

@@ -20,6 +20,7 @@ from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.pace import Pace
+from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.readings import Readings
 from prefixmux_server.service.steps import StepLog
@@ -36,6 +37,7 @@ def build_services(
     what they hear of in memory until they are entered."""
     metrics, timelines = Metrics(settings.metrics_max_tasks), Timelines()
     flight = Flight([metrics.ended, timelines.ended])
+    pins = Pins(engine)
     pace, lag = Pace(), LagSampler(metrics.lag)
     readings = Readings(engine, flight, lifecycle, lag)
     metrics.registry.register(readings)
@@ -61,7 +63,9 @@ def build_services(
             settings.max_prefix_tokens,
             settings.max_batch_rows,
             Changes([audit.changed]),
+            pins,
         ),
+        pins=pins,
         steps=steps,
         timelines=timelines,
         metrics=metrics,

@@ -242,6 +242,12 @@ def test_an_open_server_binds_loopback_only(model: Path, tmp_path: Path) -> None
     assert "prefixmux keys create" in refused.stderr
 
 
+def test_a_task_to_preload_that_does_not_exist(model: Path, tmp_path: Path) -> None:
+    refused = run(str(model), "--store", str(tmp_path / "s"), "--port", "0", "--preload", "acme/e2e")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "acme/e2e" in refused.stderr
+
+
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "", "x" * 300])
 def test_a_host_that_is_not_known(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str

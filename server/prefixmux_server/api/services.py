@@ -14,6 +14,7 @@ from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.metrics import Metrics
+from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.prefixes import PrefixService
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.timeline import Timelines
@@ -27,6 +28,7 @@ class Services:
     engine: EngineFront
     generation: GenerationService
     prefixes: PrefixService
+    pins: Pins
     steps: StepLog
     timelines: Timelines
     metrics: Metrics

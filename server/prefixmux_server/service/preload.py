@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import structlog
+
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import StepOutput
 from prefixmux_server.errors import UsageError
@@ -45,14 +47,14 @@ class Loading:
         self._check()
         engine.observe(self._observe)
 
-    async def done(self, limit_s: float) -> bool:
-        """Whether all are there, after at most `limit_s`."""
+    async def finish(self, limit_s: float) -> None:
+        """Returns when all are there, or after `limit_s`, with a word in the log."""
         try:
             async with asyncio.timeout(limit_s):
                 await self._done.wait()
         except TimeoutError:
-            return False
-        return True
+            missing = sorted(self._missing)
+            structlog.get_logger("prefixmux.preload").warning("not preloaded", prefixes=missing)
 
     def _observe(self, output: StepOutput) -> None:
         for change in output.residency:
