@@ -1,13 +1,16 @@
 """Anything in any order: requests, aborts, slow loads, tight memory, faults and deadlines.
 
-The model of the machine is each request's own greedy text, computed alone beforehand. Whatever a
-request gets is a beginning of it, and all of it if it ends by itself.
+The model of the machine is what each request says alone: its greedy text, or what an engine that
+serves nobody else draws for each of its outputs. Whatever a request gets is a beginning of it, and
+all of it if it ends by itself.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,10 +30,19 @@ from prefixmux_server.engine.messages import Submit
 from prefixmux_server.memory.select import LayoutName
 
 LENGTHS = {"a": 1, "b": 10, "c": 40}
-CHAINS: tuple[tuple[str, ...], ...] = ((), ("a",), ("b",), ("c",), ("a", "b"), ("b", "b"))
+CHAINS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("a",),
+    ("b",),
+    ("c",),
+    ("a", "b"),
+    ("b", "b"),
+    ("b", "c"),
+)
 TEXTS = [(tokens, new) for tokens in (1, 3, 30, 70) for new in (1, 2, 9)]
 KINDS = [(chain, *text) for chain in CHAINS for text in TEXTS]
 LOST = "lost"
+SEVERAL = [(chain, *text) for chain in CHAINS[:4] for text in ((1, 3, 2), (30, 9, 3), (70, 6, 4))]
 
 
 class Faults(Passes):
@@ -43,11 +55,26 @@ class Faults(Passes):
 
     def before_forward(self, ids: Sequence[str]) -> None:
         super().before_forward(ids)
-        if self.once and len(ids) > 1:
+        if self.once and len(set(ids)) > 1:
             self.once -= 1
             raise RuntimeError("once")
         if not self.ill.isdisjoint(ids):
             raise RuntimeError("for good")
+
+
+def several(name: str, *chain: str, tokens: int, new: int, n: int) -> Submit:
+    """Drawn from few tokens, of which some are ends: outputs end at different times."""
+    return ask(
+        name,
+        *chain,
+        tokens=tokens,
+        new=new,
+        n=n,
+        seed=tokens,
+        temperature=3.0,
+        top_k=30,
+        stop_token_ids=tuple(range(3, 97, 7)),
+    )
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -55,6 +82,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     tiny: Tiny
     layout: LayoutName
+    drawn: dict[tuple[Any, ...], list[list[int]]]
 
     @initialize(
         rows=st.sampled_from([1, 2, 5, 16]),
@@ -77,10 +105,12 @@ class EngineMachine(RuleBasedStateMachine):
             failpoints=self.faults,
             clock=self.clock,
         )
-        self.budget = tokens
+        self.rows, self.budget, self.host = rows, tokens, host
         self.answers = Answers()
         self.asked: dict[str, Submit] = {}
         self.aborted: set[str] = set()
+        # Outputs that were given up, and how much they had said by then.
+        self.dropped: dict[str, dict[int, int]] = {}
 
     @rule(
         kind=st.sampled_from(KINDS),
@@ -103,6 +133,20 @@ class EngineMachine(RuleBasedStateMachine):
             )
         )
 
+    @rule(
+        kind=st.sampled_from(SEVERAL),
+        patience=st.sampled_from([None, None, None, 3.0]),
+        told=st.sampled_from([None, None, 2]),
+    )
+    def submit_for_several_outputs(
+        self, kind: tuple[tuple[str, ...], int, int, int], patience: float | None, told: int | None
+    ) -> None:
+        chain, tokens, new, n = kind
+        deadline = None if patience is None else self.clock.now + patience
+        request = several(f"r{len(self.asked)}", *chain, tokens=tokens, new=new, n=n)
+        sampling = replace(request.sampling, logprobs=told, prompt_logprobs=told)
+        self._submit(replace(request, sampling=sampling, deadline=deadline))
+
     @rule()
     def submit_a_lost_task(self) -> None:
         self._submit(ask(f"r{len(self.asked)}", "a", LOST))
@@ -113,6 +157,17 @@ class EngineMachine(RuleBasedStateMachine):
         gone = data.draw(st.sampled_from(self._open()))
         self.parts.engine.abort(gone)
         self.aborted.add(gone)
+        self.parts.engine.check_integrity()
+
+    @precondition(lambda self: self._open_outputs())
+    @rule(data=st.data())
+    def abort_one_output(self, data: st.DataObject) -> None:
+        gone, index = data.draw(st.sampled_from(self._open_outputs()))
+        self.parts.engine.abort(gone, index)
+        dropped = self.dropped.setdefault(gone, {})
+        dropped[index] = len(self.answers.spoken.get((gone, index), []))
+        if len(dropped) == self.asked[gone].sampling.n:
+            self.aborted.add(gone)
         self.parts.engine.check_integrity()
 
     @precondition(lambda self: self._open())
@@ -158,24 +213,71 @@ class EngineMachine(RuleBasedStateMachine):
         self.parts.engine.submit(request)
 
     def _open(self) -> list[str]:
-        return [i for i in self.asked if i not in self.answers.finished and i not in self.aborted]
+        """Those of which more is to come, but for their end perhaps."""
+        return [
+            i
+            for i in self.asked
+            if i not in self.answers.finished and i not in self.aborted and self._indices(i)
+        ]
+
+    def _indices(self, request_id: str) -> list[int]:
+        """Outputs that go on."""
+        request = self.asked[request_id]
+        return [
+            index
+            for index in range(request.sampling.n)
+            if index not in self.dropped.get(request_id, {})
+            and self._made(request_id, index) != self._truth(request, index)
+        ]
+
+    def _open_outputs(self) -> list[tuple[str, int]]:
+        return [(i, index) for i in self._open() for index in self._indices(i)]
+
+    def _made(self, request_id: str, index: int) -> list[int]:
+        return self.answers.spoken.get((request_id, index), [])
+
+    def _truth(self, request: Submit, index: int) -> list[int] | None:
+        if LOST in request.prefixes:
+            return None
+        if request.sampling.n == 1:
+            return self.tiny.expected(self.parts.source, request)
+        key = (self.layout, request.prefixes, request.input_ids)
+        if key not in self.drawn:
+            plain = several(
+                "alone",
+                *request.prefixes,
+                tokens=len(request.input_ids),
+                new=request.sampling.max_new_tokens,
+                n=request.sampling.n,
+            )
+            assert plain.input_ids == request.input_ids
+            alone = self.tiny.engine(self.layout, source=self.tiny.source(**LENGTHS))
+            self.drawn[key] = answer(alone.engine, [plain]).outputs("alone")
+        return self.drawn[key][index]
 
     def _check(self) -> None:
         for request_id, request in self.asked.items():
-            made = self.answers.tokens.get(request_id, [])
-            if LOST in request.prefixes:
-                assert not made
-            elif made:
-                assert made == self.tiny.expected(self.parts.source, request)[: len(made)]
+            dropped = self.dropped.get(request_id, {})
+            for index in range(request.sampling.n):
+                made, truth = self._made(request_id, index), self._truth(request, index)
+                assert made == (truth or [])[: dropped.get(index, len(made))]
+                told = self.answers.logprobs.get((request_id, index), [])
+                assert [t.token_id for t in told] == (made if request.sampling.logprobs else [])
             if request_id in self.answers.finished:
-                self._check_end(request, made)
+                self._check_end(request)
         for record in self.answers.records:
             assert 0 < sum(row.tokens for row in record.rows) <= self.budget
 
-    def _check_end(self, request: Submit, made: list[int]) -> None:
+    def _check_end(self, request: Submit) -> None:
         finished = self.answers.finished[request.id]
         if finished.error is None:
-            assert len(made) == request.sampling.max_new_tokens
+            dropped = self.dropped.get(request.id, {})
+            left = [index for index in range(request.sampling.n) if index not in dropped]
+            assert [end.index for end in finished.outputs] == left
+            assert not set(left) & set(self._indices(request.id)), "an output ended too early"
+            if request.sampling.prompt_logprobs:
+                told = self.answers.prompts.get(request.id, [])
+                assert [one.token_id for one in told] == list(request.input_ids[1:])
             assert finished.prefixes == request.prefixes
             assert finished.prefix_tokens == tuple(LENGTHS[d] for d in request.prefixes)
             return
@@ -184,6 +286,9 @@ class EngineMachine(RuleBasedStateMachine):
             allowed.add("internal_error")
         if request.deadline is not None:
             allowed.add("deadline_exceeded")
+        together = sum(LENGTHS.get(digest, 0) for digest in set(request.prefixes))
+        if request.sampling.n > min(self.rows, self.budget) or together > self.host:
+            allowed.add("invalid_request")
         assert finished.error.code in allowed
         if finished.error.code == "prefix_unavailable":
             known = sum(LENGTHS[d] for d in set(request.prefixes) - {LOST})
@@ -200,7 +305,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 def run_machine(tiny: Tiny, layout: LayoutName, examples: int, steps: int) -> None:
-    machine = type("Machine", (EngineMachine,), {"tiny": tiny, "layout": layout})
+    machine = type("Machine", (EngineMachine,), {"tiny": tiny, "layout": layout, "drawn": {}})
     limits = settings(
         max_examples=examples,
         stateful_step_count=steps,
