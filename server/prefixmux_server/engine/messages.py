@@ -56,7 +56,7 @@ class Abort:
     """Forget a request, or one of its outputs; what it held is free before the next step.
 
     Unknown ids are ignored, and outputs that have ended. Without its last output a request is
-    forgotten.
+    forgotten, unless others had ended by themselves: how they did is told by its `Finished`.
     """
 
     id: str
@@ -138,6 +138,8 @@ class TokenLogprobs:
 class PromptLogprobs:
     """Of the decoder's real tokens before the output, but the first, which nothing predicts.
 
+    Each is judged by what runs right before it: the first behind an infix by the infix's last
+    virtual token, or, where the infix is keys and values, by x alone, which does not see it.
     In pieces, in order, all before the first `TokenDelta`.
     """
 
@@ -157,7 +159,10 @@ class TokenDelta:
 
 @dataclass(frozen=True)
 class OutputEnd:
-    """How one output of a request ended; `stop` is the stop token id that did it, if one did."""
+    """How one output of a request ended; `stop` is the stop token id that did it, if one did.
+
+    `length` also where every token is banned: then no further one can be said.
+    """
 
     index: int
     reason: FinishReason
