@@ -51,8 +51,9 @@ def build_services(
         Admission(store, settings.max_batch_rows),
         steps,
         Accounts(store.tenants.limits, settings.max_batch_rows),
-        [usage.finished, audit.finished],
+        [flight.finished, usage.finished, audit.finished],
         settings.max_request_seconds,
+        pace,
     )
     return Services(
         engine=engine,

@@ -31,6 +31,7 @@ from prefixmux_server.service.assemble import answer
 from prefixmux_server.service.collect import Collected
 from prefixmux_server.service.course import Course, code_of
 from prefixmux_server.service.outcome import Outcome, OutcomeObserver
+from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.tenant import Tenant
@@ -55,6 +56,7 @@ class GenerationService:
         accounts: Accounts | None = None,
         observers: Sequence[OutcomeObserver] = (),
         max_seconds: float = MAX_SECONDS,
+        pace: Pace | None = None,
     ) -> None:
         self._engine = engine
         self._admission = admission
@@ -62,6 +64,7 @@ class GenerationService:
         self._accounts = Accounts() if accounts is None else accounts
         self._observers = tuple(observers)
         self._max_seconds = max_seconds
+        self._pace = pace or Pace()
         self._threads = ThreadPoolExecutor(ADMISSION_THREADS, "prefixmux-admission")
         self._log = structlog.get_logger("prefixmux.generation")
 
@@ -158,7 +161,9 @@ class GenerationService:
                 "The engine is not running; try again in a few seconds."
             ) from error
         except engine_errors.Overloaded as error:
-            raise Overloaded("Too many requests are waiting; try again later.") from error
+            raise Overloaded(
+                "Too many requests are waiting; try again later.", self._pace.retry_after()
+            ) from error
 
     def _answer(self, admitted: Admitted, collected: Collected, tenant: Tenant) -> Answer:
         try:
