@@ -13,6 +13,8 @@ from prefixmux_server.service.accounts import Accounts
 from prefixmux_server.service.admission import Admission
 from prefixmux_server.service.audit import AuditLog
 from prefixmux_server.service.changes import Changes
+from prefixmux_server.service.chat import ChatService
+from prefixmux_server.service.codecs import Codecs
 from prefixmux_server.service.flight import Flight
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
@@ -22,7 +24,9 @@ from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.preparation import Preparation
 from prefixmux_server.service.readings import Readings
+from prefixmux_server.service.score import ScoreService
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.timeline import Timelines
 from prefixmux_server.service.usage import UsageMeter
@@ -44,20 +48,27 @@ def build_services(
     for observe in (flight.observe, partial(metrics.step, flight), readings.observe, pace.observe):
         engine.observe(observe)
     steps = StepLog(engine, flight.begin)
+    accounts = Accounts(store.tenants.limits, settings.max_batch_rows)
     usage = UsageMeter(store)
     audit = AuditLog(settings.audit_path, settings.audit_max_bytes, settings.audit_backups)
+    codecs = Codecs()
+    admission = Admission(store, settings.max_batch_rows, codecs)
     generation = GenerationService(
         engine,
-        Admission(store, settings.max_batch_rows),
+        admission,
         steps,
-        Accounts(store.tenants.limits, settings.max_batch_rows),
+        accounts,
         [flight.finished, usage.finished, audit.finished],
         settings.max_request_seconds,
         pace,
     )
+    preparation = Preparation(engine, store, codecs)
     return Services(
         engine=engine,
         generation=generation,
+        preparation=preparation,
+        chat=ChatService(preparation),
+        score=ScoreService(preparation, generation),
         prefixes=PrefixService(
             engine,
             store,
@@ -74,6 +85,7 @@ def build_services(
         lag=lag,
         lifecycle=lifecycle,
         keys=KeyService(store.keys),
+        accounts=accounts,
         usage=usage,
         audit=audit,
         max_body_bytes=settings.max_body_bytes,

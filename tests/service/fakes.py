@@ -58,7 +58,15 @@ def tokenizer() -> Tokenizer:
 
 VOCABULARY = tokenizer().get_vocab_size()
 EOS = VOCABULARY - 1
-INFO = TokenizerInfo(json=tokenizer().to_str(), special_token_ids=(EOS,))
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for one in messages %}{{ one.role }}:{{ one.content }};{% endfor %}"
+)
+INFO = TokenizerInfo(
+    json=tokenizer().to_str(),
+    special_token_ids=(EOS,),
+    chat_template=CHAT_TEMPLATE,
+    special_tokens={"bos_token": EOS_TEXT, "eos_token": EOS_TEXT},
+)
 MODEL = ModelInfo(
     id="tiny",
     family="causal",

@@ -8,13 +8,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from prefixmux_server.api import docs, generate, operations, prefixes, problems, usage
+from prefixmux_server.api import docs, generate, operations, prefixes, problems, score, usage
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.methods import allowed
 from prefixmux_server.api.metrics import PATH as METRICS_PATH
 from prefixmux_server.api.metrics import open_router as open_metrics
 from prefixmux_server.api.metrics import router as metrics
 from prefixmux_server.api.middleware import OPEN_PATHS, Frame
+from prefixmux_server.api.openai import chat, completions, models
 from prefixmux_server.api.pins import router as pins
 from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
@@ -45,9 +46,12 @@ def create_app(services: Services) -> FastAPI:
         operations.router,
         usage.router,
         pins,
+        score.router,
     )
     for router in closed:
         app.include_router(router, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
+    for router in (models.router, completions.router, chat.router):
+        app.include_router(router, dependencies=[OnlyDeclared])
     if services.metrics_open:
         app.include_router(open_metrics)
     else:

@@ -14,7 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from prefixmux_server.api.openai import errors as openai
 from prefixmux_server.errors import (
     InternalError,
     InvalidParameter,
@@ -62,13 +64,24 @@ def detail(error: PrefixmuxServerError, request_id: str) -> dict[str, Any]:
 def response(
     error: PrefixmuxServerError, request_id: str, headers: Mapping[str, str] | None = None
 ) -> Response:
-    body = json.dumps({"error": detail(error, request_id)})
-    return Response(
-        body,
-        status_code=error.http_status,
-        headers={**(headers or {}), **error.headers},
-        media_type="application/json",
-    )
+    return Problem(error, request_id, {**(headers or {}), **error.headers})
+
+
+class Problem(Response):
+    """Written in the words of the API that it is sent by, which its path tells."""
+
+    def __init__(
+        self, error: PrefixmuxServerError, request_id: str, headers: Mapping[str, str]
+    ) -> None:
+        body = json.dumps({"error": detail(error, request_id)})
+        super().__init__(body, error.http_status, headers, "application/json")
+        self._told = (error, request_id, headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if openai.speaks(scope["path"]):
+            await openai.response(*self._told, scope["path"])(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> PrefixmuxServerError:

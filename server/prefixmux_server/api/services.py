@@ -8,7 +8,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from prefixmux_server.engine.front import EngineFront
+from prefixmux_server.service.accounts import Accounts
 from prefixmux_server.service.audit import AuditLog
+from prefixmux_server.service.chat import ChatService
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lag import LagSampler
@@ -16,6 +18,8 @@ from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.preparation import Preparation
+from prefixmux_server.service.score import ScoreService
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.timeline import Timelines
 from prefixmux_server.service.usage import UsageMeter
@@ -27,6 +31,9 @@ class Services:
 
     engine: EngineFront
     generation: GenerationService
+    preparation: Preparation
+    chat: ChatService
+    score: ScoreService
     prefixes: PrefixService
     pins: Pins
     steps: StepLog
@@ -36,6 +43,7 @@ class Services:
     lag: LagSampler
     lifecycle: Lifecycle
     keys: KeyService
+    accounts: Accounts
     usage: UsageMeter
     audit: AuditLog
     max_body_bytes: int

@@ -74,9 +74,9 @@ async def models(tenant: CurrentTenant, services: AppServices) -> Models:
     return Models(data=[_base(base), *await _tasks(tenant, services, base)])
 
 
-@router.get("/v1/models/{model:path}", responses=responses(404, 503))
+@router.get("/v1/models/{model}", responses=responses(404, 503))
 async def model(model: str, tenant: CurrentTenant, services: AppServices) -> Model:
-    """A `/` in the name may be sent as it is or escaped."""
+    """A `/` in the name has to be escaped."""
     tenant.require("read")
     base, name = base_model(services), unquote(model)
     part = named(name, base)
