@@ -38,7 +38,8 @@ ALTER TABLE version ADD COLUMN base_fingerprint TEXT;
 # whatever is deleted. `usage.task_id` is empty for requests of no task; usage outlives its task.
 # `blob` has what live versions need: `uses` counts them, `bytes` is null where only compositions
 # are left of a version that was older than this schema. `footprint` sums up a tenant.
-# Triggers keep the two in step with `task` and `version`, whoever writes those.
+# `gram` has each run of three characters of each task_id, which has up to 64: so up to 62 `place`s.
+# Triggers keep these in step with `task` and `version`, whoever writes those.
 _SCHEMA_3 = """
 CREATE TABLE api_key (
     hash TEXT NOT NULL PRIMARY KEY, id TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL,
@@ -64,6 +65,11 @@ CREATE TABLE footprint (
     tenant TEXT NOT NULL PRIMARY KEY, tasks INTEGER NOT NULL, versions INTEGER NOT NULL,
     bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE gram (
+    tenant TEXT NOT NULL, gram TEXT NOT NULL, task_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, gram, task_id)
+) WITHOUT ROWID;
+CREATE TABLE place (n INTEGER NOT NULL PRIMARY KEY);
 
 CREATE TRIGGER blob_added AFTER INSERT ON blob BEGIN
     UPDATE footprint SET bytes = bytes + coalesce(NEW.bytes, 0) WHERE tenant = NEW.tenant;
@@ -85,12 +91,22 @@ INSERT INTO blob
             CASE WHEN parts IS NULL THEN bytes END AS bytes
         FROM version, json_each(digests)
     ) GROUP BY tenant, digest;
+INSERT INTO place
+    WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 62) SELECT n FROM c;
+INSERT INTO gram
+    SELECT DISTINCT tenant, substr(task_id, n, 3), task_id FROM task, place
+    WHERE n <= length(task_id) - 2;
 
 CREATE TRIGGER task_added AFTER INSERT ON task BEGIN
+    INSERT INTO gram
+        SELECT DISTINCT NEW.tenant, substr(NEW.task_id, n, 3), NEW.task_id FROM place
+        WHERE n <= length(NEW.task_id) - 2;
     INSERT INTO footprint VALUES (NEW.tenant, 1, 0, 0)
     ON CONFLICT DO UPDATE SET tasks = tasks + 1;
 END;
 CREATE TRIGGER task_removed AFTER DELETE ON task BEGIN
+    DELETE FROM gram WHERE tenant = OLD.tenant AND task_id = OLD.task_id AND gram IN
+        (SELECT substr(OLD.task_id, n, 3) FROM place WHERE n <= length(OLD.task_id) - 2);
     UPDATE footprint SET tasks = tasks - 1 WHERE tenant = OLD.tenant;
 END;
 CREATE TRIGGER version_added AFTER INSERT ON version BEGIN

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from prefixmux_store import search
 from prefixmux_store.catalogue import Commit, Draft
 from prefixmux_store.connections import Connections
 from prefixmux_store.errors import (
@@ -32,11 +33,11 @@ from prefixmux_store.schema import MIGRATIONS
 from prefixmux_store.tenants import footprint_of
 from prefixmux_store.types import Task, Version
 
-_TASKS = f"""
+_TASK = f"""
 SELECT {TASK_COLUMNS}, {VERSION_COLUMNS}
 FROM task t LEFT JOIN version v
     ON v.tenant = t.tenant AND v.task_id = t.task_id AND v.version = t.active
-WHERE t.tenant = ?
+WHERE t.tenant = ? AND t.task_id = ?
 """
 # A task without the version asked for gives a row of nulls; no task gives no row.
 _VERSION = f"""
@@ -95,17 +96,14 @@ class SqliteCatalogue:
 
     def task(self, tenant: str, task_id: str) -> Task:
         with self._connections.reading() as db:
-            row = db.execute(f"{_TASKS} AND t.task_id = ?", (tenant, task_id)).fetchone()
+            row = db.execute(_TASK, (tenant, task_id)).fetchone()
         if row is None:
             raise TaskNotFound
         return task_of(row)
 
     def tasks(self, tenant: str, limit: int, after: str, query: str) -> list[Task]:
-        # instr, not LIKE: no wildcards to escape, and it tells cases apart.
-        statement = f"""{_TASKS} AND t.task_id > ? AND instr(t.task_id, ?) > 0
-            ORDER BY t.task_id LIMIT ?"""
         with self._connections.reading() as db:
-            return [task_of(row) for row in db.execute(statement, (tenant, after, query, limit))]
+            return search.tasks(db, tenant, limit, after, query)
 
     def version(self, tenant: str, task_id: str, version: int | None) -> Version:
         number = None if version is None else _number(version)
@@ -134,7 +132,7 @@ class SqliteCatalogue:
             if row[0] is None:
                 raise VersionNotFound
             _activate(db, version_of(row), now)
-            return task_of(db.execute(f"{_TASKS} AND t.task_id = ?", (tenant, task_id)).fetchone())
+            return task_of(db.execute(_TASK, (tenant, task_id)).fetchone())
 
     def delete_task(self, tenant: str, task_id: str) -> None:
         with self._connections.writing() as db:

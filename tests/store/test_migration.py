@@ -109,7 +109,7 @@ def test_a_new_store_and_an_old_one_end_up_alike(old: Path, folder: Path) -> Non
 
 @pytest.fixture
 def second(folder: Path) -> Path:
-    """A store of schema 2: x and y of one file each, the same; z of two versions; and c, composed
+    """A store of schema 2: x and y-task of one file each, the same; z of two versions; c, composed
     of x, of a task that is gone, and of x again; and d, composed of nothing that is left."""
     root = folder / "second"
     with PrefixStore.open(root) as store:
@@ -120,7 +120,7 @@ def second(folder: Path) -> Path:
     Connections(root / CATALOGUE_NAME, MIGRATIONS[:2]).close()
     with closing(sqlite3.connect(root / CATALOGUE_NAME)) as db:
         insert(db, "x", 1, [files[0]])
-        insert(db, "y", 3, [files[0]])
+        insert(db, "y-task", 3, [files[0]])
         insert(db, "z", 1, [files[0]])
         insert(db, "z", 2, [files[1]])
         insert(db, "c", 1, [files[0], files[2], files[0]], composed=True)
@@ -158,7 +158,7 @@ def test_what_a_tenant_has_is_counted_in_an_old_store(second: Path) -> None:
         assert store.footprint(TENANT) == Footprint(3, 4, 3 * size)
         store.gc(-10)
         assert store.verify().ok
-        for task_id in ("y", "z", "c"):
+        for task_id in ("y-task", "z", "c"):
             store.delete_task(TENANT, task_id)
         assert store.footprint(TENANT) == Footprint()
         assert store.gc(-10).blobs == 3
@@ -186,7 +186,9 @@ def test_an_older_release_that_still_runs_keeps_the_count_right(second: Path) ->
     with closing(sqlite3.connect(second / CATALOGUE_NAME)) as older:
         older.execute("PRAGMA foreign_keys = ON")
         with PrefixStore.open(second) as store:
-            insert(older, "new", 1, [digest_of(prefix(9))])
+            insert(older, "a-new-task", 1, [digest_of(prefix(9))])
             older.execute("DELETE FROM task WHERE tenant = ? AND task_id = 'z'", (TENANT,))
             older.commit()
+            found = store.list_tasks(TENANT, query="task").items
+            assert [task.task_id for task in found] == ["a-new-task", "y-task"]
             assert store.footprint(TENANT) == Footprint(5, 5, 4 * len(prefix()))
