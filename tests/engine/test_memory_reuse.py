@@ -8,7 +8,7 @@ from support.engines import Answers, DictSource, InlineExecutor, answer
 from support.tiny import Tiny, ask
 
 from prefixmux_server.engine.build import assemble
-from prefixmux_server.engine.scheduler import Limits
+from prefixmux_server.engine.fit import Limits
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey
 from prefixmux_server.memory.residency import Residency, State

@@ -24,7 +24,7 @@ from support.tiny import LAYOUTS
 from support.traffic import Traffic, Watch
 
 from prefixmux_server.engine.build import assemble
-from prefixmux_server.engine.scheduler import Limits
+from prefixmux_server.engine.fit import Limits
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import LayoutName, make_memory

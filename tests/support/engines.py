@@ -12,6 +12,7 @@ import torch
 from prefixmux_server.engine.build import assemble, compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
+from prefixmux_server.engine.fit import Limits
 from prefixmux_server.engine.messages import (
     Finished,
     StepOutput,
@@ -20,7 +21,6 @@ from prefixmux_server.engine.messages import (
     TokenLogprobs,
 )
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.scheduler import Limits
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.prefix import DECODER, PrefixKey, PrefixKV

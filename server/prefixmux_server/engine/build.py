@@ -16,6 +16,7 @@ from prefixmux_server.engine.compile import Compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.failpoints import Failpoints
+from prefixmux_server.engine.fit import Limits
 from prefixmux_server.engine.forward import Forward
 from prefixmux_server.engine.messages import (
     EngineSettings,
@@ -25,9 +26,8 @@ from prefixmux_server.engine.messages import (
     SiteName,
     TokenizerInfo,
 )
-from prefixmux_server.engine.queue import FirstComeQueue
 from prefixmux_server.engine.sampler import Sampler
-from prefixmux_server.engine.scheduler import Limits, Scheduler
+from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader, loader_threads
@@ -165,7 +165,7 @@ def assemble(
 ) -> Engine:
     """An engine over parts that are ready; it owns them from now on."""
     eos = frozenset(loaded.eos_token_ids)
-    scheduler = Scheduler(FirstComeQueue(), memory, residency, limits, clock, eos)
+    scheduler = Scheduler(memory, residency, limits, clock, eos)
     forward = Forward(loaded.model, memory, Chooser(Sampler(eos)), failpoints or Failpoints())
     return Engine(scheduler, forward, eos, clock=clock, encodes=loaded.family == "seq2seq")
 

@@ -118,7 +118,8 @@ class Engine:
     def check_integrity(self) -> None:
         """Raise AssertionError if any invariant of scheduler, memory or residency is broken."""
         self._scheduler.check_integrity()
-        held = len(self._scheduler.running) + len(self._scheduler.waiting)
+        scheduler = self._scheduler
+        held = len(scheduler.running) + len(scheduler.waiting) + len(scheduler.refused)
         assert held == len(self._requests), "a request is lost"
 
     def close(self) -> None:

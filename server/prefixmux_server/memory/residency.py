@@ -16,10 +16,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from cachetools import LRUCache
+
 from prefixmux_server.memory.loader import Loaded, PrefixLoader
 from prefixmux_server.memory.memory import PlacedPrefix
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
 from prefixmux_server.memory.source import PrefixLoadError
+
+# As many loads as the loader is given at a time: enough that it is never idle, and few, because
+# whoever comes next waits for them all.
+MAX_LOADS = 8
+# Sizes are remembered of so many prefixes: to find one out costs a look at the stored file.
+MAX_SIZES = 1 << 16
 
 # Makes KV of virtual tokens that were stored as inputs. Raises PrefixLoadError.
 Compile = Callable[[PrefixKV], PrefixKV]
@@ -86,6 +94,14 @@ class Residency:
         # Insertion order is the order of last use: the first entry is the least recently used.
         self._entries: dict[PrefixKey, _Entry] = {}
         self._changes: dict[PrefixKey, State | None] = {}
+        self._sizes: LRUCache[PrefixKey, int] = LRUCache(MAX_SIZES)
+        self._loads = 0
+        self.version = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether what is absent has to wait for other loads to end."""
+        return self._loads >= MAX_LOADS
 
     def state(self, key: PrefixKey) -> State | None:
         """None: absent."""
@@ -117,15 +133,12 @@ class Residency:
     def pin(self, key: PrefixKey) -> bool:
         """Count one more request that needs this prefix, and see to it that it is loaded.
 
-        False: no room in host memory now; nothing was counted.
+        False: no room in host memory now, or `busy`; nothing was counted. It may be tried again
+        when `version` has changed.
         """
-        entry = self._entries.get(key)
+        entry = self._entries.get(key) or self._load(key)
         if entry is None:
-            size = self._loader.size(key)
-            if not self._make_host_room(size):
-                return False
-            entry = self._entries[key] = _Entry(size)
-            self._loader.start(key)
+            return False
         entry.pins += 1
         self._touch(key)
         return True
@@ -135,6 +148,8 @@ class Residency:
         entry.pins -= 1
         assert entry.pins >= entry.users >= 0
         self._touch(key)
+        if not entry.pins:
+            self.version += 1
         if entry.failure is not None and not entry.pins:
             del self._entries[key]
 
@@ -188,10 +203,28 @@ class Residency:
         return sum(entry.size for entry in self._entries.values() if entry.placement)
 
     def _size(self, key: PrefixKey) -> int:
+        """Of a prefix that is not there, as far as it can be known."""
         entry = self._entries.get(key)
-        return self._loader.size(key) if entry is None else entry.size
+        if entry is not None:
+            return entry.size
+        size = self._sizes.get(key) or self._loader.size(key)
+        if size:
+            self._sizes[key] = size
+        return size
+
+    def _load(self, key: PrefixKey) -> _Entry | None:
+        """None: not now."""
+        size = self._size(key)
+        if self.busy or not self._make_host_room(size):
+            return None
+        entry = self._entries[key] = _Entry(size)
+        self._loads += 1
+        self._loader.start(key)
+        return entry
 
     def _take_in(self, loaded: Loaded) -> None:
+        self._loads -= 1
+        self.version += 1
         entry = self._entries[loaded.key]
         result = self._compiled(loaded.result)
         if isinstance(result, PrefixLoadError):
