@@ -181,7 +181,7 @@ class Script:
 
     `others`: the tokens of each step of the outputs behind the first; where there are none, those
     of the first. `read_first`, `read_last`: the prefixes it reports at both ends; None: those
-    asked for. `beams`: what a search found.
+    asked for. `beams`: what a search found. `pause`: the step before which the gate closes.
     """
 
     steps: tuple[tuple[int, ...], ...]
@@ -192,6 +192,7 @@ class Script:
     read_last: tuple[str, ...] | None = None
     beams: tuple[BeamOutput, ...] = ()
     others: tuple[tuple[tuple[int, ...], ...], ...] = ()
+    pause: int | None = None
 
 
 Reply = Callable[[Submit], Script]
@@ -293,6 +294,8 @@ class FakeGeneration:
             deltas = self._deltas(step)
             if not deltas:
                 break
+            if step == self._script.pause:
+                self._engine.gate.clear()
             if await self._stopped():
                 return
             for delta in deltas:

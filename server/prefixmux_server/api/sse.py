@@ -11,9 +11,9 @@ from typing import Protocol
 
 from fastapi import Request
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import EventSourceResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from prefixmux_server.api import problems
 from prefixmux_server.api.feed import Feed
@@ -90,15 +90,19 @@ class _Stream(EventSourceResponse):
             sep=SEPARATOR,
             ping=KEEP_ALIVE_S,
             ping_message_factory=_keep_alive,
-            send_timeout=SEND_S,
         )
         self._feed = feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def in_time(message: Message) -> None:
+            try:
+                async with asyncio.timeout(SEND_S):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
+
         try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            raise ClientDisconnect from None
+            await super().__call__(scope, receive, in_time)
         finally:
             await self._feed.close()
         if isinstance(self._feed.end, Exception) and not _is_typed(self._feed.end):
