@@ -29,8 +29,8 @@ from prefixmux_server.errors import (
 from prefixmux_store.errors import StoreError
 
 MAX_PARAM = 128
-# Text or ids: the path into such a union says nothing to a client.
-UNIONS = frozenset({"input", "decoder_input"})
+# Text or ids: the path into such a union says nothing to a client. By how much of it does.
+UNIONS = {"input": 1, "decoder_input": 1, "targets": 2}
 
 
 def typed(error: Exception) -> PrefixmuxServerError:
@@ -89,7 +89,7 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> PrefixmuxServerError:
     first = errors[0]
     path: tuple[str | int, ...] = tuple(first["loc"])
     if path and path[0] in UNIONS:
-        path = path[:1]
+        path = path[: UNIONS[path[0]]]
     kind = InvalidParameter if path[:1] == ("parameters",) else InvalidRequest
     return kind(_sentence(first), param=param_of(*path))
 
