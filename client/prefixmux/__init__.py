@@ -13,6 +13,8 @@ Importing this package loads neither torch nor the server.
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from prefixmux.about import Health, ModelInfo, ServerVersion, Site
 from prefixmux.account import Limits, Phase, Spread, TaskUsage, Timeline, UsageReport
 from prefixmux.answer import ErrorBody
@@ -57,6 +59,8 @@ from prefixmux.types import (
     TokenLogprob,
     Usage,
 )
+
+__version__ = version("prefixmux")
 
 __all__ = [
     "APIConnectionError",
@@ -111,4 +115,5 @@ __all__ = [
     "UsageReport",
     "Version",
     "VersionPart",
+    "__version__",
 ]

@@ -7,7 +7,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
-from prefixmux.errors import APIStatusError, class_of
+from prefixmux.errors import APIStatusError
+from prefixmux.statuses import class_of
 
 
 class Wire(BaseModel):

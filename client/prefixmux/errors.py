@@ -28,9 +28,6 @@ This module knows nothing of HTTP libraries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 __all__ = [
     "APIConnectionError",
     "APIResponseError",
@@ -80,7 +77,8 @@ class APIStatusError(PrefixmuxError):
     """An error answer.
 
     `code` is one of the contract's codes, or None when the body was not prefixmux's (a proxy).
-    `param` is a dotted path into the request, `reason` refines some codes.
+    `param` is a dotted path into the request, `reason` refines some codes. `retry_after` is in how
+    many seconds the server wants to be asked again, if it said.
     """
 
     def __init__(
@@ -92,6 +90,7 @@ class APIStatusError(PrefixmuxError):
         param: str | None = None,
         reason: str | None = None,
         request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -100,6 +99,7 @@ class APIStatusError(PrefixmuxError):
         self.param = param
         self.reason = reason
         self.request_id = request_id
+        self.retry_after = retry_after
 
     def __str__(self) -> str:
         details = [str(self.status_code), self.code, self.reason]
@@ -167,59 +167,3 @@ class GatewayTimeoutError(InternalServerError):
 
 class InsufficientStorageError(InternalServerError):
     """The store has no room."""
-
-
-CLASS_OF_STATUS: Mapping[int, type[APIStatusError]] = MappingProxyType(
-    {
-        400: BadRequestError,
-        401: AuthenticationError,
-        403: PermissionDeniedError,
-        404: NotFoundError,
-        405: MethodNotAllowedError,
-        409: ConflictError,
-        412: PreconditionFailedError,
-        413: PayloadTooLargeError,
-        415: UnsupportedMediaTypeError,
-        422: UnprocessableEntityError,
-        429: RateLimitError,
-        503: ServiceUnavailableError,
-        504: GatewayTimeoutError,
-        507: InsufficientStorageError,
-    }
-)
-
-# Of the errors that a stream can end with: its HTTP status was sent before they were known.
-STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
-    {
-        "unauthorized": 401,
-        "forbidden": 403,
-        "task_not_found": 404,
-        "version_not_found": 404,
-        "not_found": 404,
-        "invalid_request": 422,
-        "invalid_parameter": 422,
-        "prompt_too_long": 422,
-        "incompatible_prefix": 422,
-        "unsupported_method": 422,
-        "non_finite_output": 422,
-        "overloaded": 429,
-        "quota_exceeded": 429,
-        "internal_error": 500,
-        "engine_unavailable": 503,
-        "prefix_unavailable": 503,
-        "draining": 503,
-        "deadline_exceeded": 504,
-        "storage_full": 507,
-    }
-)
-
-
-def status_of(code: str) -> int:
-    """The status that answers with `code` have; 500 for one of a newer server."""
-    return STATUS_OF_CODE.get(code, 500)
-
-
-def class_of(status_code: int) -> type[APIStatusError]:
-    """The most specific class for a status."""
-    fallback = InternalServerError if status_code >= 500 else APIStatusError
-    return CLASS_OF_STATUS.get(status_code, fallback)

@@ -9,17 +9,14 @@ all this, and its `Retry-After` replaces the back-off.
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 import httpx2
 
+from prefixmux.retry_after import retry_after
 from prefixmux.wire import NOT_GIVEN, NotGiven
 
 FIRST_DELAY_S = 0.5
@@ -56,7 +53,7 @@ class RetryPolicy:
     ) -> float | None:
         if attempt >= self.max_retries or not self._worth_it(response, repeatable=repeatable):
             return None
-        asked = self._retry_after(response)
+        asked = retry_after(response.headers.get("retry-after"), self.now())
         if asked is None:
             return self._backoff(attempt)
         return asked if asked <= LONGEST_RETRY_AFTER_S else None
@@ -71,16 +68,3 @@ class RetryPolicy:
     def _backoff(self, attempt: int) -> float:
         """Doubling, capped, and up to a quarter shorter so that clients do not march in step."""
         return min(FIRST_DELAY_S * 2.0**attempt, LONGEST_DELAY_S) * (1 - self.uniform() / 4)
-
-    def _retry_after(self, response: httpx2.Response) -> float | None:
-        """Seconds or an HTTP date; None when absent or unreadable."""
-        value = response.headers.get("retry-after", "")
-        with suppress(ValueError):
-            seconds = float(value)
-            return None if math.isnan(seconds) else max(0.0, seconds)
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return max(0.0, aware.timestamp() - self.now())

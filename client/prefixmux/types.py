@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from prefixmux.answer import Answer, ErrorBody, Wire
-from prefixmux.errors import class_of
+from prefixmux.statuses import class_of
 
 
 class PrefixRef(Wire):

@@ -6,6 +6,7 @@ Shared by every sender; holds where the server is and who asks, never a connecti
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -23,9 +24,10 @@ from prefixmux.errors import (
     APIStatusError,
     APITimeoutError,
     InvalidArgumentError,
-    class_of,
 )
 from prefixmux.files import opened
+from prefixmux.retry_after import retry_after
+from prefixmux.statuses import class_of
 
 T = TypeVar("T")
 HttpClient: TypeAlias = httpx2.Client | httpx2.AsyncClient
@@ -108,18 +110,25 @@ class Target:
 
 def status_error(response: httpx2.Response) -> APIStatusError:
     """The exception for an error answer, also one that is not prefixmux's own (a proxy's)."""
-    request_id = response.headers.get("x-request-id")
+    error = _told(response) or _foreign(response)
+    error.request_id = error.request_id or response.headers.get("x-request-id")
+    error.retry_after = retry_after(response.headers.get("retry-after"), time.time())
+    return error
+
+
+def _told(response: httpx2.Response) -> APIStatusError | None:
     try:
         body = ErrorBody.model_validate(response.json()["error"])
     except (ValueError, KeyError, TypeError, ValidationError):
-        reason = response.reason_phrase or "no reason given"
-        return class_of(response.status_code)(
-            f"{reason} (the answer has no prefixmux error in it).",
-            status_code=response.status_code,
-            request_id=request_id,
-        )
-    known = body if body.request_id else body.model_copy(update={"request_id": request_id})
-    return known.to_exception(response.status_code)
+        return None
+    return body.to_exception(response.status_code)
+
+
+def _foreign(response: httpx2.Response) -> APIStatusError:
+    reason = response.reason_phrase or "no reason given"
+    return class_of(response.status_code)(
+        f"{reason} (the answer has no prefixmux error in it).", status_code=response.status_code
+    )
 
 
 def _check_url(url: str) -> None:

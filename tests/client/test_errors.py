@@ -86,3 +86,14 @@ def test_no_answer_is_a_connection_error(
         scripted(failure).client().generate("e2e", "x")
     assert type(caught.value) is kind
     assert "http://server" in str(caught.value)
+
+
+@pytest.mark.parametrize(("header", "wait"), [("3600", 3600.0), ("soon", None), (None, None)])
+def test_an_error_says_when_to_come_again(
+    scripted: type[ScriptedServer], header: str | None, wait: float | None
+) -> None:
+    headers = {} if header is None else {"retry-after": header}
+    server = scripted(refusal(429, "quota_exceeded", headers=headers))
+    with pytest.raises(prefixmux.RateLimitError) as caught:
+        server.client().generate("e2e", "x")
+    assert (caught.value.code, caught.value.retry_after) == ("quota_exceeded", wait)

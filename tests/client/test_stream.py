@@ -17,7 +17,7 @@ from prefixmux import (
     Stream,
     TokenEvent,
 )
-from prefixmux.errors import STATUS_OF_CODE, class_of
+from prefixmux.statuses import STATUS_OF_CODE, class_of
 
 Servers = type[ScriptedServer]
 
