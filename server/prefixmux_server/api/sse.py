@@ -90,19 +90,22 @@ class _Stream(EventSourceResponse):
             sep=SEPARATOR,
             ping=KEEP_ALIVE_S,
             ping_message_factory=_keep_alive,
+            send_timeout=SEND_S,
         )
         self._feed = feed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def in_time(message: Message) -> None:
-            try:
-                async with asyncio.timeout(SEND_S):
-                    await send(message)
-            except TimeoutError:
-                raise ClientDisconnect from None
+            if message.get("more_body"):  # timed by the library
+                await send(message)
+                return
+            async with asyncio.timeout(SEND_S):
+                await send(message)
 
         try:
             await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            raise ClientDisconnect from None
         finally:
             await self._feed.close()
         if isinstance(self._feed.end, Exception) and not _is_typed(self._feed.end):
