@@ -298,6 +298,24 @@ async def test_models_that_cannot_chat(api: Api) -> None:
         error_of(await ask(api, path), 400, "tokenizer_unavailable")
 
 
+async def test_without_a_chat_template_a_tasks_own_takes_one_message(api: Api) -> None:
+    api.engine.serve(MODEL, replace(INFO, chat_template=None))
+    fields = {"task_id": "asks", "template": "Q: {input}\nA:"}
+    await api.client.post("/prefixes", data=fields, files={"file": native()})
+    assert (await ask(api, CHAT, model="asks")).status_code == 200
+    assert api.engine.submitted[0].input_ids == tuple(ids("Q: hi\nA:"))
+    bad: list[Any] = [
+        [*MESSAGES, *MESSAGES],
+        [{"role": "system", "content": "hi"}],
+        [{"role": "user", "content": ""}],
+    ]
+    for messages in bad:
+        answer = await ask(api, CHAT, model="asks", messages=messages)
+        assert error_of(answer, 400, "invalid_request")["param"] == "messages"
+    bare = await ask(api, CHAT)
+    assert "with a template" in error_of(bare, 400, "invalid_request")["message"]
+
+
 async def test_an_encoder_decoder_model_tells_nothing_of_its_prompt(api: Api) -> None:
     api.engine.serve(SEQ2SEQ)
     plain = await ask(api, COMPLETION, echo=True)

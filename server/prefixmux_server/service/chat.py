@@ -1,7 +1,8 @@
 """From the messages of a conversation to the prompt of a request.
 
-Special tokens are the template's alone: what it renders is encoded without any, so that none
-stands there twice.
+The model's chat template makes it, if there is one; special tokens are the template's alone: what
+it renders is encoded without any, so that none stands there twice. Of a model without one, a
+task's own template can take one message of a user, as it takes any input.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class ChatService:
     ) -> GenerationRequest:
         """The request with what the messages make as its input, in token ids.
 
-        A task's own template has no part in it: it stands around plain texts. Raises
-        `TokenizerUnavailable`, and `InvalidRequest` where there is no template or it refuses.
+        Raises `TokenizerUnavailable`, and `InvalidRequest` where there is no template or it
+        refuses, beside what `prompt_of` raises.
         """
         return await self._preparation.of(tenant, request, lambda known: self._ids(known, messages))
 
@@ -51,24 +52,37 @@ class ChatService:
                 "This model has no tokenizer to write messages with; send token ids to /generate.",
                 param=PARAM,
             )
-        text = _rendered(self._template(info), messages)
+        if info.chat_template is None:
+            return _only(known, messages)
+        text = _rendered(self._template(info, info.chat_template), messages)
         bos = info.special_tokens.get("bos_token", "")
         if known.target.has_text:
             # The task's own text comes before it, and has begun already.
             text = text.removeprefix(bos)
         return replace(known.request, input=known.codec.plain(text))
 
-    def _template(self, info: TokenizerInfo) -> ChatTemplate:
-        if info.chat_template is None:
-            raise InvalidRequest(
-                "This model has no chat template: send the text to /v1/completions, or put a"
-                " chat_template into the files of the model's tokenizer.",
-                param=PARAM,
-            )
+    def _template(self, info: TokenizerInfo, source: str) -> ChatTemplate:
         with self._lock:
             if self._last is None or self._last[0] is not info:
-                self._last = (info, _compiled(info.chat_template, info))
+                self._last = (info, _compiled(source, info))
             return self._last[1]
+
+
+def _only(known: Known, messages: Sequence[Message]) -> GenerationRequest:
+    """The one message, in the task's template."""
+    if known.target.defaults.template is None:
+        raise InvalidRequest(
+            "This model has no chat template: send the text to /v1/completions, or upload the task"
+            " with a template, which then takes one message.",
+            param=PARAM,
+        )
+    if len(messages) != 1 or messages[0]["role"] != "user" or not messages[0]["content"]:
+        raise InvalidRequest(
+            "This model has no chat template, and the task's takes one message: send one text of"
+            " the role user.",
+            param=PARAM,
+        )
+    return replace(known.request, input=messages[0]["content"])
 
 
 def _compiled(source: str, info: TokenizerInfo) -> ChatTemplate:
