@@ -75,15 +75,19 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
-def served(model: Path, store: Path, *arguments: str) -> Iterator[Served]:
-    """Ready when entered; gone when left, however the test went."""
-    process = subprocess.Popen(
-        command(str(model), "--store", str(store), "--port", "0", *arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
-    )
+def served(
+    model: Path, store: Path, *arguments: str, log: Path = Path(os.devnull)
+) -> Iterator[Served]:
+    """Ready when entered; gone when left, however the test went. `log` gets what it says on
+    stderr."""
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command(str(model), "--store", str(store), "--port", "0", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env=environment(),
+        )
     try:
         ready = _first_line(process)
         address = ready.removeprefix("ready ").strip()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx2
@@ -13,6 +16,7 @@ from service.fakes import native
 from prefixmux_server.errors import Unauthorized
 from prefixmux_server.service.keys import BELIEVED_SECONDS, KeyService
 from prefixmux_server.service.tenant import ALL_SCOPES, Tenant
+from prefixmux_store.keys import key_hash
 from prefixmux_store.store import PrefixStore
 
 pytestmark = pytest.mark.anyio
@@ -152,6 +156,51 @@ def test_a_revoked_key_counts_for_less_than_a_second(store: PrefixStore) -> None
         service.tenant_of(made.key)
     with pytest.raises(Unauthorized):
         service.tenant_of(None)
+
+
+def near_misses(key: str) -> dict[str, str | None]:
+    """Keys that are not good, by how much of a good one they have."""
+    return {
+        "none": None,
+        "random": f"pmx_{secrets.token_urlsafe(32)}",
+        "first": "q" + key[1:],
+        "last": key[:-1] + ("A" if key[-1] != "A" else "B"),
+        "short": key[:-1],
+    }
+
+
+def test_no_key_is_compared(store: PrefixStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is hashed and looked up once, whatever it is like and however often it comes."""
+    service = KeyService(store.keys)
+    key = store.keys.create("acme", ("read",)).key
+    assert service.tenant_of(key).name == "acme"
+
+    asked: list[str] = []
+
+    def find(hashed: str) -> None:
+        asked.append(hashed)
+
+    monkeypatch.setattr(store.keys, "find", find)
+    bad = near_misses(key)
+    for _ in range(3):
+        for text in bad.values():
+            with pytest.raises(Unauthorized):
+                service.tenant_of(text)
+    assert asked == [key_hash(text or "") for text in bad.values()] * 3
+
+
+def test_near_misses_take_the_time_of_any_bad_key(store: PrefixStore) -> None:
+    """The fastest of many: what else the machine does only makes some slower."""
+    service = KeyService(store.keys)
+    bad = near_misses(store.keys.create("acme", ("read",)).key)
+    fastest = dict.fromkeys(bad, float("inf"))
+    for _ in range(1000):
+        for name, text in bad.items():
+            started = time.perf_counter()
+            with suppress(Unauthorized):
+                service.tenant_of(text)
+            fastest[name] = min(fastest[name], time.perf_counter() - started)
+    assert max(fastest.values()) < 1.5 * min(fastest.values())
 
 
 async def test_scopes(api: Api) -> None:
