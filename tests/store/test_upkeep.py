@@ -129,6 +129,32 @@ def test_a_collection_between_upload_and_commit_loses_nothing(store: PrefixStore
     assert store.read_file("default", "task", None) == prefix(1)
 
 
+def test_uploads_go_on_while_a_collection_lists_the_files(folder: Path) -> None:
+    """What is uploaded then is new to the list of what is used, and yet is kept."""
+
+    class Uploading(OsFiles):
+        uploads = 0
+
+        def names(self, path: Path) -> list[str]:
+            if self.uploads and path.name == "default":
+                self.uploads -= 1
+                content = 10 + self.uploads
+                with PrefixStore.open(folder / "store") as other:
+                    staged = other.stage("default", prefix(content))
+                    other.commit("default", f"t{content}", staged)
+            return super().names(path)
+
+    files = Uploading()
+    with PrefixStore.open(folder / "store", files) as store:
+        staged = [store.stage("default", prefix(content)) for content in range(3)]
+        store.commit("default", "kept", staged[0])
+        files.uploads = 2
+        assert store.gc(-10).blobs == 2
+        assert files.uploads == 0
+        assert store.verify().checked == 3
+        assert store.verify().ok
+
+
 def test_foreign_files_in_the_folder_are_left_alone(store: PrefixStore, folder: Path) -> None:
     put(store, "task", 1)
     store.delete_task("default", "task")
