@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
@@ -16,7 +17,10 @@ from prefixmux_server.model.inputs import ForwardInputs, TokenInputs
 
 @dataclass(frozen=True, eq=False)
 class BatchRow:
-    """The next `count` tokens of each of one request's rows; `encodes`: its encoder pass too."""
+    """The next `count` tokens of each of one request's rows; `encodes`: its encoder pass too.
+
+    Of use until the step is committed, as its pieces are.
+    """
 
     request: Request
     count: int
@@ -31,7 +35,7 @@ class BatchRow:
     def encoded(self) -> int:
         return len(self.request.known.encoder) if self.encodes else 0
 
-    @property
+    @cached_property
     def told(self) -> Seq[int]:
         """Own tokens of this step whose logits tell of the prompt's token after each, where that
         was asked for. What a virtual token would have to be is no question."""
@@ -65,7 +69,7 @@ class Piece:
     def encoded(self) -> int:
         return self.row.encoded if self.index == 0 else 0
 
-    @property
+    @cached_property
     def wanted(self) -> Seq[int]:
         """Own tokens of this step that want logits, in order."""
         last = self.sequence.computed + self.row.count - 1
