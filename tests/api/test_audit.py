@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api.asgi import RawCall
 from api.conftest import Api
 from service.fakes import native
 
@@ -174,3 +175,53 @@ async def test_changes_say_who_what_and_how_it_ended(api: Api) -> None:
     keys = [line["key_id"] for line in found]
     assert keys == [made.record.id] * 6 + [reader.record.id, made.record.id]
     assert all(abs(line["at"] - time.time()) < 60 for line in found)
+
+
+@pytest.mark.anyio
+async def test_which_prefix_answered_a_request(api: Api) -> None:
+    """By the id that the client sent, and by the answer's own."""
+    await api.put("e2e", native(fill=1))
+    await api.put("e2e", native(fill=2))
+    names = {"x-request-id": "order-4711"}
+    body = {"task_id": "e2e", "input": "a", "parameters": {"max_new_tokens": 2}}
+    answer = (await api.client.post("/generate", json=body, headers=names)).json()
+    await api.put("e2e", native(fill=3))
+    await api.client.delete("/prefixes/e2e")
+    found = await told(api, 5)
+    (line,) = [line for line in found if line.get("request_id") == "order-4711"]
+    assert line["id"] == answer["id"]
+    assert (line["event"], line["task_id"], line["version"]) == ("request", "e2e", 2)
+    assert line["digests"] == [digest_of(native(fill=2))] == [answer["prefix_digest"]]
+    tokens = {key: line[key] for key in ("prompt_tokens", "prefix_tokens", "generated_tokens")}
+    assert tokens == answer["usage"]
+    assert (line["code"], line["timing"]) == ("ok", pytest.approx(answer["timing"], abs=0.1))
+
+
+@pytest.mark.anyio
+async def test_every_end_of_a_request_has_its_line(api: Api) -> None:
+    reader = {"authorization": f"Bearer {api.store.keys.create('acme', ('read',)).key}"}
+    maker = {"authorization": f"Bearer {api.store.keys.create('acme', ('generate',)).key}"}
+    api.store.tenants.set("acme", max_running=1, max_waiting=1)
+    body = {"input": "a", "parameters": {"max_new_tokens": 2}}
+    rows = {"requests": [body, {**body, "task_id": "missing"}, body]}
+    named = {**maker, "x-request-id": "several"}
+    await api.client.post("/generate", json=body, headers=reader)
+    await api.client.post("/generate", json={**body, "stream": True}, headers=maker)
+    await api.client.post("/generate/batch", json=rows, headers=named)
+    leaving = RawCall(api.app, json.dumps(body).encode(), headers=maker)
+    api.engine.gate.clear()
+    task = asyncio.create_task(leaving.run())
+    async with asyncio.timeout(10):
+        while not api.engine.open:
+            await asyncio.sleep(0.001)
+    leaving.left.set()
+    await task
+    found = await told(api, 6)
+    assert [line["code"] for line in found[:2]] == ["forbidden", "ok"]
+    several = {line["code"] for line in found if line["request_id"] == "several"}
+    assert several == {"ok", "task_not_found", "quota_exceeded"}
+    assert found[5]["code"] == "cancelled"
+    assert all(line["tenant"] == "acme" for line in found)
+    ran = {line["code"] for line in found if line["timing"] is not None}
+    assert {line["code"] for line in found if line["digests"]} == set()
+    assert "ok" in ran and not ran & {"forbidden", "task_not_found", "quota_exceeded"}

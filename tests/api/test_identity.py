@@ -16,7 +16,8 @@ from service.fakes import native
 from prefixmux_server.errors import Unauthorized
 from prefixmux_server.service.keys import BELIEVED_SECONDS, KeyService
 from prefixmux_server.service.tenant import ALL_SCOPES, Tenant
-from prefixmux_store.keys import key_hash
+from prefixmux_store.errors import StoreBusy
+from prefixmux_store.keys import KeyRing, key_hash
 from prefixmux_store.store import PrefixStore
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +122,23 @@ async def test_every_key_that_is_not_good_is_told_the_same(api: Api) -> None:
         error_of(answer, 401, "unauthorized")
         told.add((answer.content, tuple(answer.headers.multi_items())))
     assert len(told) == 1
+
+
+async def test_nobody_gets_in_while_the_store_fails(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither as a tenant nor, where no key was needed so far, as everyone."""
+
+    def busy(*_: Any) -> None:
+        raise StoreBusy
+
+    key = key_of(api)
+    monkeypatch.setattr(KeyRing, "required", busy)
+    monkeypatch.setattr(KeyRing, "find", busy)
+    for headers in ({}, bearer(key), bearer("bad")):
+        for path in ("/prefixes", "/nothing"):
+            error_of(await api.client.get(path, headers=headers), 503, "prefix_unavailable")
+    assert (await api.client.get("/health/live")).status_code == 200
 
 
 @pytest.mark.parametrize("text", ["Bearer {}", "bearer {}", "BEARER   {}", "Bearer {}  "])

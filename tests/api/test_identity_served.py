@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -181,9 +181,15 @@ def test_secrets_are_told_nowhere(opened: Keyed) -> None:
     sender = Sender(server, key, canaries)
     errors = sender.everything()
     told = [server.client.get(path, headers=sender.headers) for path in ("/metrics", "/usage")]
+    used = told[1].json()["items"]
     server.terminate()
     assert server.status() == 0
     out = server.process.stdout.read() if server.process.stdout else ""
+    with PrefixStore.open(opened.store) as store:
+        # What was used in the server's last second is kept, too.
+        assert [asdict(entry) | {"tenant": "acme"} for entry in store.usage.of("acme")] == [
+            {**item, "tenant": "acme"} for item in used
+        ]
     assert len(errors) > 20
     for answer in errors:
         assert answer.status_code >= 400, answer.text

@@ -50,6 +50,26 @@ async def test_the_answer_names_everything(api: Api) -> None:
     error_of(await api.client.get("/usage", headers=narrow), 403, "forbidden")
 
 
+async def test_what_was_answered_is_what_was_used(api: Api) -> None:
+    headers = {"authorization": f"Bearer {api.store.keys.create('acme', ('admin',)).key}"}
+    await api.client.put("/prefixes/e2e", content=native(tokens=3), headers=headers)
+    used: dict[str | None, list[int]] = {}
+    for task_id in ("e2e", None, "e2e", "missing"):
+        body = {"task_id": task_id, "input": "abc", "parameters": {"max_new_tokens": 2}}
+        answer = await api.client.post("/generate", json=body, headers=headers)
+        if answer.status_code == 200:
+            counts = [1, *answer.json()["usage"].values()]
+            held = used.get(task_id, [0] * 4)
+            used[task_id] = [one + other for one, other in zip(held, counts, strict=True)]
+    await api.client.delete("/prefixes/e2e", headers=headers)
+    told = (await api.client.get("/usage", headers=headers)).json()
+    assert (told["tasks"], told["versions"], told["bytes"]) == (0, 0, 0)
+    names = ("task_id", "requests", "prompt_tokens", "prefix_tokens", "generated_tokens")
+    expected = [dict(zip(names, (id, *used[id]), strict=True)) for id in (None, "e2e")]
+    assert told["items"] == expected
+    assert [item["requests"] for item in told["items"]] == [1, 2]
+
+
 async def test_a_request_counts_as_soon_as_it_ended(store: PrefixStore) -> None:
     meter = UsageMeter(store)
     meter.finished(ENDED)
