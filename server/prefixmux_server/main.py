@@ -33,7 +33,7 @@ from prefixmux_server.errors import UsageError
 from prefixmux_server.logs import configure_logging
 from prefixmux_server.service.lifecycle import Lifecycle
 from prefixmux_server.service.preload import Loading, named
-from prefixmux_server.service.upkeep import collecting
+from prefixmux_server.service.upkeep import collecting, grace_of
 from prefixmux_server.settings import Settings, resolve
 from prefixmux_server.wiring import build_services
 from prefixmux_store.errors import StoreError
@@ -121,7 +121,7 @@ async def _serve(
                 return
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for
             log.info("ready", url=url)
-            async with collecting(store):
+            async with collecting(store, grace=grace_of(settings.max_request_seconds)):
                 await stopping.wait()
             log.info("draining", requests=lifecycle.accepted, seconds=settings.drain_seconds)
             await lifecycle.idle(settings.drain_seconds)

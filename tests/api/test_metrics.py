@@ -92,9 +92,7 @@ async def test_a_client_that_guesses_makes_no_series(api: Api) -> None:
     after = set(await scraped(api.client))
     assert {name for name, _ in after - before} <= {
         "prefixmux:http_requests_total",
-        "prefixmux:http_requests_created",
         *(f"prefixmux:http_request_duration_seconds_{end}" for end in ("bucket", "sum", "count")),
-        "prefixmux:http_request_duration_seconds_created",
     }
     assert {dict(labels).get("route") for _, labels in after - before} == {
         "/metrics",
@@ -152,6 +150,14 @@ async def test_what_is_drawn_and_alerted_on_exists(api: Api) -> None:
         asked = {name for text in expressions(document) for name in NAME.findall(text)}
         assert len(asked) >= least
         assert asked <= known
+
+
+async def test_the_operating_guide_names_every_metric(api: Api) -> None:
+    answer = await api.client.get("/metrics")
+    told = re.findall(r"`([a-z0-9_]+)`", (DEPLOY.parent / "docs/operating.md").read_text())
+    for family in text_string_to_metric_families(answer.text):
+        name = family.name.removeprefix("prefixmux:")
+        assert {name, f"{name}_total"} & set(told), name
 
 
 async def test_the_dashboard_and_the_rules_are_well_formed() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,10 @@ def test_a_step_must_hold_a_token_of_every_row() -> None:
         resolve({**FLAGS, "max_batch_rows": 8, "max_batch_tokens": 7})
     assert refused.value.message == "max-batch-tokens must be at least max-batch-rows."
     assert resolve({**FLAGS, "max_batch_rows": 8, "max_batch_tokens": 8}).max_batch_tokens == 8
+
+
+def test_the_operating_guide_names_every_flag() -> None:
+    guide = Path(__file__).parents[2] / "docs/operating.md"
+    told = set(re.findall(r"--[a-z][a-z-]+", guide.read_text("utf-8")))
+    flags = {f"--{name.replace('_', '-')}" for name in Settings.model_fields if name != "model"}
+    assert flags <= told

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
-from prefixmux_server.service.readings import OfTenant
+from prefixmux_server.service.readings import Shown
 
 router = APIRouter(tags=["operations"])
 open_router = APIRouter(tags=["operations"])
@@ -29,13 +29,13 @@ TEXT: dict[int | str, dict[str, Any]] = {
 async def metrics(tenant: CurrentTenant, services: AppServices) -> Response:
     """Of the whole server; what has a label `tenant`, of this key's tenant only."""
     tenant.require("read")
-    return _text(OfTenant(services.metrics.registry.collect, tenant.name))
+    return _text(Shown(services.metrics.registry.collect, tenant.name))
 
 
 @open_router.get(PATH, response_class=Response, responses=TEXT)
 async def all_metrics(services: AppServices) -> Response:
     """Of the whole server and of all tenants."""
-    return _text(services.metrics.registry)
+    return _text(Shown(services.metrics.registry.collect, None))
 
 
 def _text(collector: Collector) -> Response:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.samples import Sample
 
 from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import StepOutput, StepRecord
@@ -79,19 +80,23 @@ def _info(name: str, about: str, labels: dict[str, str]) -> Metric:
     return family
 
 
-class OfTenant:
-    """The same metrics without the series of other tenants."""
+class Shown:
+    """The metrics that a reader gets: of one `tenant` and of the server, or of all (None).
 
-    def __init__(self, collect: Callable[[], Iterable[Metric]], tenant: str) -> None:
+    When a series began is left out: it is of no use here, and as many lines again.
+    """
+
+    def __init__(self, collect: Callable[[], Iterable[Metric]], tenant: str | None) -> None:
         self._collect = collect
         self._tenant = tenant
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._collect():
             kept = Metric(metric.name, metric.documentation, metric.type)
-            kept.samples = [
-                sample
-                for sample in metric.samples
-                if sample.labels.get("tenant", self._tenant) == self._tenant
-            ]
+            kept.samples = [sample for sample in metric.samples if self._shows(sample)]
             yield kept
+
+    def _shows(self, sample: Sample) -> bool:
+        owner = sample.labels.get("tenant")
+        of_reader = self._tenant is None or owner in (None, self._tenant)
+        return of_reader and not sample.name.endswith("_created")

@@ -15,8 +15,12 @@ from prefixmux_store.errors import StoreError
 from prefixmux_store.store import PrefixStore
 
 PERIOD_SECONDS = 600.0
-# Twice the longest `timeout_s`: a request that waits that long may still need a deleted file.
 GRACE_SECONDS = 7200.0
+
+
+def grace_of(max_request_seconds: float) -> float:
+    """Twice the longest request: one that waits that long may still need a deleted file."""
+    return max(GRACE_SECONDS, 2 * max_request_seconds)
 
 
 @asynccontextmanager
