@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
-from api.served import Served, environment, served, until
+from api.served import Served, environment, until
 
 import prefixmux
 from prefixmux import AsyncClient, Client, GenerateRequest, Timeline
@@ -21,13 +21,12 @@ PROMPT = "name : Aromi | eatType : pub =>"
 LONG = 400
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served(DEMO / "model", tmp_path_factory.mktemp("store")) as running:
-        yield running
+@pytest.fixture
+def server(demo_server: Served) -> Served:
+    return demo_server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def address(server: Served) -> str:
     return str(server.client.base_url).rstrip("/")
 
@@ -36,13 +35,6 @@ def address(server: Served) -> str:
 def client(address: str) -> Iterator[Client]:
     with Client(address, api_key="not asked for") as made:
         yield made
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tasks(address: str) -> None:
-    with Client(address) as client:
-        for name in ("e2e", "hotel"):
-            client.prefixes.upload(name, DEMO / "prefixes" / name)
 
 
 @pytest.fixture
