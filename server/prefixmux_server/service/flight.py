@@ -6,7 +6,7 @@ here returns to nothing; trials of uploads are not requests and never here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,6 +64,7 @@ class Trace:
     running: bool = False
     prefill: Phase = field(default_factory=Phase)
     decode: Phase = field(default_factory=Phase)
+    prefix_tokens: int = 0
     encoder_tokens: int = 0
     said: dict[int, float] = field(default_factory=dict)
     reason: FinishReason | None = None
@@ -103,6 +104,10 @@ class Flight:
     def trace(self, id: str) -> Trace | None:
         return self._open.get(id)
 
+    def rows(self) -> Iterator[tuple[str, Trace]]:
+        """The requests that have rows, in the order in which they were admitted."""
+        return ((id, trace) for id, trace in self._open.items() if trace.running)
+
     def observe(self, output: StepOutput) -> None:
         """Before others, who may ask for traces."""
         for started in output.started:
@@ -133,4 +138,5 @@ def _add(trace: Trace, row: RowRecord, record: StepRecord, tasks: int) -> None:
     if phase.last != record.step:  # several rows of one request are in one step
         phase.add(record, tasks)
     phase.tokens += row.tokens
+    trace.prefix_tokens = row.prefix_tokens
     trace.encoder_tokens += row.encoder_tokens

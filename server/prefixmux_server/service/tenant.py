@@ -19,9 +19,13 @@ class Tenant:
     scopes: frozenset[Scope] = ALL_SCOPES
     key_id: str | None = None
 
+    def may(self, scope: Scope) -> bool:
+        """`admin` is all of its own tenant."""
+        return scope in self.scopes or "admin" in self.scopes
+
     def require(self, scope: Scope) -> None:
-        """Raises `Forbidden` unless the tenant may do this; `admin` is all of its own tenant."""
-        if scope not in self.scopes and "admin" not in self.scopes:
+        """Raises `Forbidden` unless the tenant may do this."""
+        if not self.may(scope):
             raise Forbidden(f"This key has no scope {scope}; use one that has it.")
 
 
