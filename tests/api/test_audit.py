@@ -166,8 +166,8 @@ async def test_changes_say_who_what_and_how_it_ended(api: Api) -> None:
         ("upload", 2, [digest_of(two)], "ok"),
         ("upload", None, [], "invalid_prefix"),
         ("activate", 1, [digest_of(one)], "ok"),
-        ("delete_version", 1, [], "version_active"),
-        ("delete_version", 2, [], "ok"),
+        ("delete_version", 1, [digest_of(one)], "version_active"),
+        ("delete_version", 2, [digest_of(two)], "ok"),
         ("delete_task", None, [], "forbidden"),
         ("delete_task", None, [], "ok"),
     ]

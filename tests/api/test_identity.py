@@ -91,6 +91,15 @@ async def test_without_a_key_only_open_paths_answer(api: Api, method: str) -> No
         assert (await api.client.request(method, path)).status_code in (200, 405)
 
 
+async def test_refusals_below_v1_are_openais(api: Api) -> None:
+    key_of(api)
+    for path in ("/v1/models", "/v1/nothing"):
+        answer = await api.client.get(path)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        error = answer.json()["error"]
+        assert (error["code"], bool(error["type"])) == ("unauthorized", True)
+
+
 async def test_the_body_of_a_refusal_is_not_read(api: Api) -> None:
     key_of(api)
 

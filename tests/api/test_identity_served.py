@@ -97,9 +97,10 @@ def keyed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Key
 
 @pytest.fixture(scope="module")
 def opened(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server of a store without keys, on loopback."""
+    """A server of a store without keys: the flag lets everyone in for as long as that is so."""
     folder = tmp_path_factory.mktemp("opened")
-    with served(model, folder / "store", log=folder / "log") as server:
+    words = ("--host", "0.0.0.0", "--allow-anonymous")
+    with served(model, folder / "store", *words, log=folder / "log") as server:
         yield Keyed(server, folder / "store", folder / "log")
 
 

@@ -57,6 +57,31 @@ async def test_what_runs_and_waits_is_bounded(api: Api, accounts: Accounts) -> N
     assert accounts.under_way("default") == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {**BODY, "stream": True}),
+        ("/score", {"input": "a", "targets": ["b"]}),
+        ("/v1/completions", {"model": "tiny", "prompt": "a"}),
+        ("/v1/completions", {"model": "tiny", "prompt": "a", "stream": True}),
+    ],
+)
+async def test_every_way_to_ask_is_counted(
+    api: Api, accounts: Accounts, path: str, body: dict[str, Any]
+) -> None:
+    """A refusal is plain HTTP, also where tokens would have been streamed."""
+    api.store.tenants.set("default", max_running=1, max_waiting=1)
+    tasks = await running(api, 2)
+    answer = await api.client.post(path, json=body)
+    assert answer.status_code == 429, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == "quota_exceeded"
+    api.engine.gate.set()
+    await asyncio.gather(*tasks)
+    assert accounts.under_way("default") == 0
+
+
 async def test_each_row_of_a_batch_counts(api: Api, accounts: Accounts) -> None:
     api.store.tenants.set("default", max_running=1, max_waiting=2)
     answer = await api.client.post("/generate/batch", json={"requests": [BODY] * 8})

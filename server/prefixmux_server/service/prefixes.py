@@ -118,10 +118,12 @@ class PrefixService:
                 self._pins.forget(tenant.name, task_id)
 
     async def delete_version(self, tenant: Tenant, task_id: str, version: int) -> None:
-        with self._changes.asked("delete_version", tenant, task_id, version):
+        with self._changes.asked("delete_version", tenant, task_id, version) as asked:
             tenant.require("write")
             async with self._pinning:
-                await asyncio.to_thread(self._store.delete_version, tenant.name, task_id, version)
+                name = tenant.name, task_id, version
+                asked.found(await asyncio.to_thread(self._store.resolve, *name))
+                await asyncio.to_thread(self._store.delete_version, *name)
                 self._pins.forget(tenant.name, task_id, version)
 
     def _version(self, version: Version) -> VersionView:
