@@ -20,6 +20,7 @@ from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.live import Live
 from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.pins import Pins
@@ -45,7 +46,14 @@ def build_services(
     pace, lag = Pace(), LagSampler(metrics.lag)
     readings = Readings(engine, flight, lifecycle, lag)
     metrics.registry.register(readings)
-    for observe in (flight.observe, partial(metrics.step, flight), readings.observe, pace.observe):
+    live = Live(flight, lambda: engine.ready.model.capacity_tokens if engine.ready else None)
+    for observe in (
+        flight.observe,
+        partial(metrics.step, flight),
+        readings.observe,
+        pace.observe,
+        live.observe,
+    ):
         engine.observe(observe)
     steps = StepLog(engine, flight.begin)
     accounts = Accounts(store.tenants.limits, settings.max_batch_rows)
@@ -62,7 +70,7 @@ def build_services(
         settings.max_request_seconds,
         pace,
     )
-    preparation = Preparation(engine, store, codecs)
+    preparation = Preparation(generation, store, codecs)
     return Services(
         engine=engine,
         generation=generation,
@@ -79,6 +87,7 @@ def build_services(
         ),
         pins=pins,
         steps=steps,
+        live=live,
         timelines=timelines,
         metrics=metrics,
         metrics_open=settings.metrics_open,

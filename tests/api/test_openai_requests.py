@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -399,3 +400,18 @@ async def test_one_prompt_that_fails_ends_all(api: Api) -> None:
         busy = await ask(api, COMPLETION, prompt=["a", "b"], stream=stream)
         error_of(busy, 429, "overloaded")
         assert api.engine.open == 0
+
+
+@pytest.mark.parametrize("path", [*BODIES, "/score"])
+async def test_limits_hold_before_anything_is_prepared(api: Api, path: str) -> None:
+    api.store.tenants.set("default", max_running=1, max_waiting=1)
+    api.engine.gate.clear()
+    body = BODIES.get(path, {"input": "hi", "targets": ["a"]})
+    asked = [asyncio.create_task(api.client.post(path, json=body)) for _ in range(2)]
+    while api.engine.open < 2:
+        await asyncio.sleep(0)
+    refused = await api.client.post(path, json={**body, "echo": True} if "prompt" in body else body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert refused.headers["retry-after"]
+    api.engine.gate.set()
+    assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]

@@ -6,11 +6,11 @@ Authorise, resolve, tokenise, submit, collect, assemble. It never logs what was 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
@@ -39,6 +39,8 @@ from prefixmux_server.service.tenant import Tenant
 # Separate from the threads of uploads, so that hashing a large file delays no request.
 ADMISSION_THREADS = 4
 MAX_SECONDS = 3600.0
+
+T = TypeVar("T")
 
 
 class GenerationService:
@@ -85,6 +87,22 @@ class GenerationService:
         """
         return self._serve(tenant, request, streamed=True)
 
+    async def aside(
+        self, tenant: Tenant, request: GenerationRequest, work: Callable[[Ready], T]
+    ) -> T:
+        """`work` that is done before `request` can be said whole, in a thread and at its tenant's
+        account. What goes wrong is what became of the request; else that is told by what follows.
+        """
+        course = Course(tenant, request)
+        try:
+            tenant.require("generate")
+            with self._accounts.enter(tenant.name):
+                ready = self._ready()
+                return await self._in_thread(request, lambda: work(ready))
+        except BaseException as error:
+            self._tell(course.outcome(code_of(error)))
+            raise
+
     def __enter__(self) -> Self:
         return self
 
@@ -114,20 +132,21 @@ class GenerationService:
         yield result
 
     async def _admit(self, course: Course) -> Admitted:
-        tenant, request, loop = course.tenant.name, course.request, asyncio.get_running_loop()
-        seconds = min(request.timeout_s or self._max_seconds, self._max_seconds)
-        async with _in_time(seconds):
-            admitted = await loop.run_in_executor(
-                self._threads,
-                self._admission.admit,
-                tenant,
-                request,
-                self._ready(),
-                course.arrived,
-                self._max_seconds,
-            )
+        tenant, request, ready = course.tenant.name, course.request, self._ready()
+        admitted = await self._in_thread(
+            request,
+            lambda: self._admission.admit(
+                tenant, request, ready, course.arrived, self._max_seconds
+            ),
+        )
         self._steps.name(admitted.submit.id, tenant, request.task_id)
         return admitted
+
+    async def _in_thread(self, request: GenerationRequest, work: Callable[[], T]) -> T:
+        """Raises `DeadlineExceeded` if it takes longer than the request may."""
+        seconds = min(request.timeout_s or self._max_seconds, self._max_seconds)
+        async with _in_time(seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _run(
         self, course: Course, admitted: Admitted, collected: Collected

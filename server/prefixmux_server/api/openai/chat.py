@@ -11,13 +11,16 @@ from pydantic_core import PydanticCustomError
 from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.openai.chat_completion import ChatCompletion, ChatWriter
 from prefixmux_server.api.openai.errors import responses
-from prefixmux_server.api.openai.models import base_model
-from prefixmux_server.api.openai.run import CHUNKS, Run
+from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
 from prefixmux_server.api.openai.schemas import CommonBody, Ignored, unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.values import Strict, Text
+from prefixmux_server.engine.messages import ModelInfo, Ready
+from prefixmux_server.service.request import GenerationRequest
+from prefixmux_server.service.spelling import Spelling
+from prefixmux_server.service.text import TextCodec
 from prefixmux_store.types import JSON
 
 MAX_MESSAGES = 1024
@@ -128,6 +131,10 @@ class ChatBody(CommonBody):
             values["logprobs"] = self.top_logprobs or 0
         return values
 
+    def request(self, base: ModelInfo, request_id: str) -> GenerationRequest:
+        """Without its messages. Raises `TaskNotFound`."""
+        return self.asked(base, self.parameters(), USUAL, request_id)
+
 
 @router.post(
     "/v1/chat/completions",
@@ -137,11 +144,15 @@ class ChatBody(CommonBody):
 async def chat_completions(
     request: Request, body: ChatBody, tenant: CurrentTenant, services: AppServices
 ) -> ChatCompletion | Response:
-    """The model's own chat template makes the prompt; a task's template has no part in it."""
-    run, request_id = Run(request, services, tenant, body), request.state.request_id
-    spelling = await run.spelling()
-    asked = body.asked(base_model(services), body.parameters(), USUAL, request_id)
+    """The model's chat template makes the prompt. Where it has none, a task's own template takes
+    one message."""
+    request_id: str = request.state.request_id
+
+    def begin(ready: Ready, codec: TextCodec | None) -> tuple[GenerationRequest, Spelling]:
+        return body.request(ready.model, request_id), spelling_of(codec)
+
+    asked, spelling = await services.preparation.begin(tenant, request_id, begin)
     messages = [message.to_service() for message in body.messages]
     prompted = await services.chat.prompted(tenant, asked, messages)
     writer = ChatWriter(heading("chatcmpl", request_id, body.model), spelling)
-    return await run.answer([prompted], writer)
+    return await Run(request, services, tenant, body).answer([prompted], writer)

@@ -12,16 +12,17 @@ from pydantic_core import PydanticCustomError
 from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.openai.completion import Completion, CompletionWriter
 from prefixmux_server.api.openai.errors import responses
-from prefixmux_server.api.openai.models import base_model
-from prefixmux_server.api.openai.run import CHUNKS, Run
+from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
 from prefixmux_server.api.openai.schemas import CommonBody, unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.values import well_formed
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.messages import ModelInfo, Ready
 from prefixmux_server.errors import InvalidRequest
 from prefixmux_server.service.request import GenerationRequest
+from prefixmux_server.service.spelling import Spelling
+from prefixmux_server.service.text import TextCodec
 from prefixmux_server.service.together import all_or_none
 from prefixmux_store.types import JSON
 
@@ -119,14 +120,17 @@ async def completions(
     request: Request, body: CompletionBody, tenant: CurrentTenant, services: AppServices
 ) -> Completion | Response:
     """All prompts are answered, or none."""
-    run, request_id = Run(request, services, tenant, body), request.state.request_id
-    spelling, base = await run.spelling(), base_model(services)
-    body.check(base)
-    asked = body.requests(base, request_id)
+    request_id: str = request.state.request_id
+
+    def begin(ready: Ready, codec: TextCodec | None) -> tuple[list[GenerationRequest], Spelling]:
+        body.check(ready.model)
+        return body.requests(ready.model, request_id), spelling_of(codec)
+
+    asked, spelling = await services.preparation.begin(tenant, request_id, begin)
     echoes = None
     if body.echo:
         echoes = await all_or_none(services.preparation.tokenised(tenant, one) for one in asked)
         asked = [echo.request for echo in echoes]
     top = heading("cmpl", request_id, body.model)
     writer = CompletionWriter(top, spelling, body.n or 1, echoes, tells_prompt=body.tells_prompt)
-    return await run.answer(asked, writer)
+    return await Run(request, services, tenant, body).answer(asked, writer)

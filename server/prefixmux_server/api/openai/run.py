@@ -18,6 +18,7 @@ from prefixmux_server.errors import TokenizerUnavailable
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.spelling import Spelling
 from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.text import TextCodec
 from prefixmux_server.service.together import all_or_none
 
 CHUNKS: dict[str, Any] = {
@@ -57,12 +58,11 @@ class Run:
         )
         return await streaming(self.request, self.services.lifecycle, events, chunks)
 
-    async def spelling(self) -> Spelling:
-        """How to write tokens. Raises `TokenizerUnavailable`: OpenAI's answers are text."""
-        self.tenant.require("generate")
-        spelling = await self.services.preparation.spelling()
-        if spelling is None:
-            raise TokenizerUnavailable(
-                "This model has no tokenizer, so that it answers in token ids: use /generate."
-            )
-        return spelling
+
+def spelling_of(codec: TextCodec | None) -> Spelling:
+    """How to write tokens. Raises `TokenizerUnavailable`: OpenAI's answers are text."""
+    if codec is None:
+        raise TokenizerUnavailable(
+            "This model has no tokenizer, so that it answers in token ids: use /generate."
+        )
+    return Spelling(codec)
