@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
-from api.conftest import Api, error_of
+from api.conftest import MAX_ROWS, Api, error_of
 from service.fakes import CONTEXT, EOS, READY, Script, ids, native, reply_with
 
 from prefixmux_server.engine.front import EngineHealth
@@ -329,3 +331,40 @@ async def test_a_batch_of_no_or_too_many_rows_is_refused_whole(api: Api, rows: o
     answer = await api.client.post("/generate/batch", json={"requests": rows})
     assert error_of(answer, 422, "invalid_request")["param"] == "requests"
     assert api.engine.submitted == []
+
+
+async def test_outputs_of_one_prompt(api: Api) -> None:
+    others = (tuple((id,) for id in ids("b.c")),)
+    api.engine.reply = lambda _: Script(tuple((id,) for id in ids("hello")), others=others)
+    answer = await answered(api, input="a", parameters={"n": 2, "temperature": 1, "stop": ["."]})
+    found = [(out["index"], out["text"], out["finish_reason"]) for out in answer["outputs"]]
+    assert found == [(0, "hello", "length"), (1, "b", "stop")]
+    assert answer["usage"]["generated_tokens"] == len(ids("hello")) + 2
+    assert api.engine.aborted_outputs == [(answer["id"], 1)]
+    assert (api.engine.aborted, api.engine.open) == ([], 0)
+
+
+async def test_more_outputs_than_a_batch_has_rows_are_refused(api: Api) -> None:
+    parameters = {"n": MAX_ROWS + 1, "temperature": 1}
+    refused = await api.generate(input="a", parameters=parameters)
+    assert error_of(refused, 422, "invalid_parameter")["param"] == "parameters.n"
+
+
+async def test_a_version_may_store_how_many_outputs_and_what_is_told_of_them(api: Api) -> None:
+    stored = {"n": 2, "temperature": 1, "logprobs": 1, "prompt_logprobs": 0}
+    query = urlencode({"parameters": json.dumps(stored)})
+    answer = await api.client.put(f"/prefixes/e2e?{query}", content=native())
+    assert answer.status_code == 201, answer.text
+    found = await answered(api, task_id="e2e", input="ab")
+    assert len(found["outputs"]) == 2
+    assert len(found["outputs"][1]["logprobs"][0]["top"]) == 1
+    assert [entry and entry["top"] for entry in found["prompt_logprobs"]] == [None, []]
+    assert len((await answered(api, task_id="e2e", input="a", parameters={"n": 1}))["outputs"]) == 1
+
+
+async def test_a_batch_tells_log_probabilities_row_by_row(api: Api) -> None:
+    rows = [{"input": "ab", "parameters": {"logprobs": 0}}, {"input": "ab"}]
+    answer = await api.client.post("/generate/batch", json={"requests": rows})
+    first, second = (row["response"]["outputs"][0] for row in answer.json()["results"])
+    assert [entry["token_id"] for entry in first["logprobs"]] == first["token_ids"]
+    assert second["logprobs"] is None

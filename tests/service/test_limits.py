@@ -8,7 +8,7 @@ from service.fakes import CONTEXT, EOS, MODEL, SEQ2SEQ, VOCABULARY
 
 from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.errors import InvalidParameter, PromptTooLong
-from prefixmux_server.service.limits import check_parameters, sampling_params
+from prefixmux_server.service.limits import check_parameters, check_rows, sampling_params
 from prefixmux_server.service.parameters import Parameters, settle
 from prefixmux_server.service.prompt import Prompt
 from prefixmux_server.service.room import PrefixSize
@@ -86,6 +86,10 @@ def test_beams_ask_for_what_is_sure_to_fit_unless_told_otherwise() -> None:
         (Parameters(num_beams=4, num_return=5), "parameters.num_return"),
         (Parameters(num_beams=2, temperature=0.5), "parameters.temperature"),
         (Parameters(num_beams=2, stop=("a",)), "parameters.stop"),
+        (Parameters(num_beams=2, logprobs=0), "parameters.logprobs"),
+        (Parameters(n=2), "parameters.n"),
+        (settle({"n": 3, "num_beams": 2}, {}), "parameters.n"),
+        (settle({"n": 3, "num_beams": 4, "num_return": 2}, {}), "parameters.n"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(parameters: Parameters, param: str) -> None:
@@ -123,6 +127,42 @@ def test_no_room_for_one_token_is_the_prompts_fault(
     with pytest.raises(PromptTooLong) as caught:
         sampling_params(Parameters(), prompt(tokens, decoder_tokens), prefix, model)
     assert caught.value.param == param
+
+
+def test_outputs_are_rows_and_share_the_room() -> None:
+    model = replace(MODEL, context=None, capacity_tokens=1024)
+    eight = Parameters(n=8, temperature=1)
+    found = sampling_params(eight, prompt(5), SHIFTED, model)
+    assert (found.n, found.rows, found.beams) == (8, 8, None)
+    assert found.max_new_tokens == 1024 // 8 - 15 + 1
+    with pytest.raises(InvalidParameter) as caught:
+        sampling_params(replace(eight, max_new_tokens=128), prompt(5), SHIFTED, model)
+    assert caught.value.message.endswith("with this prefix, prompt and 8 outputs.")
+    check_rows(eight, 8)
+    with pytest.raises(InvalidParameter) as caught:
+        check_rows(eight, 7)
+    assert caught.value.param == "parameters.n"
+
+
+def test_with_beams_n_is_how_many_are_returned() -> None:
+    for given in (
+        {"n": 3},
+        {"num_return": 3},
+        {"n": 3, "num_return": 3},
+        {"n": 1, "num_return": 3},
+    ):
+        found = asked(settle({"num_beams": 4, **given}, {}))
+        assert found.beams is not None
+        assert (found.n, found.rows, found.beams.num_return) == (1, 4, 3)
+    stored = settle({"num_beams": 4}, {"n": 2, "temperature": 0})
+    assert stored.num_return == 2
+
+
+def test_who_wants_no_token_need_not_have_the_last_one_read() -> None:
+    nothing = Parameters(max_new_tokens=0, prompt_logprobs=1)
+    assert asked(nothing, tokens=CONTEXT + 1).max_new_tokens == 0
+    with pytest.raises(PromptTooLong):
+        asked(nothing, tokens=CONTEXT + 2)
 
 
 def test_a_seed_is_kept_or_drawn() -> None:

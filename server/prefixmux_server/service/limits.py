@@ -142,7 +142,7 @@ def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model
         check_encoder(len(prompt.input_ids), prefix, model)
     tokens, param = _decoder_tokens(prompt, model)
     most = room(tokens, prefix, model, asked.rows)
-    # No token may be asked for, by those who want to know what the prompt's own are worth.
+    # Where no token is asked for, the last of the prompt need not be fed either.
     least = 0 if asked.max_new_tokens == 0 else 1
     if most < least:
         raise PromptTooLong(
