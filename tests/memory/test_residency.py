@@ -47,6 +47,9 @@ class Stage:
         self.loads.run_all()
         self.residency.collect()
 
+    def unsettled(self) -> bool:
+        return self.residency.unsettled
+
     def states(self) -> dict[str, State | None]:
         return {digest: self.residency.state(key_of(digest)) for digest in (*LENGTHS, LOST)}
 
@@ -73,11 +76,13 @@ class ResidencyMachine(RuleBasedStateMachine):
         self.users: Counter[str] = Counter()
         self.last_use: list[str] = []
         self.told: dict[str, State | None] = {}
+        self.wished: set[str] = set()
+        self.settled: tuple[int, bool] | None = None
 
     @rule(digest=st.sampled_from([*LENGTHS, LOST]))
     def pin(self, digest: str) -> None:
         before = self.stage.states()
-        idle = [d for d in self.last_use if before[d] and not self.pins[d] and self._loaded(d)]
+        idle = [d for d in self._evictable() if before[d]]
         room = self.host * TOKEN - self.residency.host_bytes
         size = 0 if before[digest] else self._size(digest)
         done = self.residency.pin(key_of(digest))
@@ -90,6 +95,53 @@ class ResidencyMachine(RuleBasedStateMachine):
         assert not gone or room + sum(map(self._size, gone[:-1])) < size, "evicted too much"
         self.pins[digest] += 1
         self._use(digest)
+
+    @rule(digest=st.sampled_from([*LENGTHS, LOST]))
+    def keep(self, digest: str) -> None:
+        self.residency.keep(key_of(digest))
+        self.wished.add(digest)
+
+    @rule(digest=st.sampled_from([*LENGTHS, LOST]))
+    def let_go(self, digest: str) -> None:
+        self.residency.let_go(key_of(digest))
+        self.wished.discard(digest)
+        assert not self.residency.keeps(key_of(digest))
+
+    @rule(load=st.booleans())
+    def settle(self, load: bool) -> None:
+        before = self.stage.states()
+        idle = [digest for digest in self._evictable() if before[digest]]
+        again, self.settled = self.settled, (self.residency.version, load)
+        self.residency.settle(load=load)
+        gone = [d for d in idle if not self.residency.state(key_of(d))]
+        assert load or not gone
+        assert gone == [d for d in idle if d not in self._kept()][: len(gone)]
+        for digest in self._kept():
+            if not before[digest]:
+                assert load
+                self._use(digest)
+        if again == self.settled:
+            return
+        room = self.host * TOKEN // 2 - sum(map(self._size, self._kept()))
+        for digest in self.wished - self._kept():
+            if self._loaded(digest):
+                assert self._size(digest) > room, "there is room to keep it, and it is here"
+            elif load and not any(self._is_loading(d) for d in LENGTHS) and digest != LOST:
+                spare = self.host * TOKEN - self.residency.host_bytes
+                spare += sum(map(self._size, self._evictable()))
+                assert self._size(digest) > min(room, spare), "there is room to load it"
+
+    @rule(digests=st.lists(st.sampled_from(list(LENGTHS)), max_size=3))
+    def make_way(self, digests: list[str]) -> None:
+        wanted, kept = set(digests), self._kept()
+        over = sum(map(self._size, wanted | kept)) - self.host * TOKEN
+        done = self.residency.make_way(map(key_of, digests))
+        gone = kept - self._kept()
+        assert done == bool(gone) == (over > 0 and bool(kept - wanted))
+        assert not gone & wanted, "gave up what was to be loaded"
+        freed = [self._size(digest) for digest in self.last_use if digest in gone]
+        assert gone == kept - wanted or sum(freed) >= over, "gave up too little"
+        assert not gone or sum(freed[:-1]) < over, "gave up too much"
 
     @precondition(lambda self: self._unused())
     @rule(data=st.data())
@@ -133,19 +185,26 @@ class ResidencyMachine(RuleBasedStateMachine):
     def reclaim(self) -> None:
         idle = [p.kv.key.digest for p in self.stage.shelf.placed]
         idle = [digest for digest in idle if not self.users[digest]]
+        kept = [digest for digest in idle if digest in self._kept()]
         assert self.residency.reclaim() == bool(idle)
+        if len(kept) < len(idle):
+            placed = [p.kv.key.digest for p in self.stage.shelf.placed]
+            assert set(kept) <= set(placed), "what is kept was displaced before others"
 
     @invariant()
     def holds(self) -> None:
         self.residency.check_integrity()
         self.stage.shelf.check_integrity()
         assert self.residency.host_bytes <= self.host * TOKEN
+        assert self._kept() <= self.wished
+        assert sum(map(self._size, self._kept())) <= self.host * TOKEN // 2
         assert self.residency.device_bytes <= self.device * TOKEN
         states = self.stage.states()
         placed = {p.kv.key.digest for p in self.stage.shelf.placed}
         assert placed == {d for d, state in states.items() if state is State.DEVICE}
         for digest, state in states.items():
             assert state is not None or not self.pins[digest], "a pinned prefix is gone"
+            assert state is not None or digest not in self._kept(), "a kept prefix is gone"
             assert not self.users[digest] or not self.shares or digest in placed
 
     @invariant()
@@ -169,6 +228,17 @@ class ResidencyMachine(RuleBasedStateMachine):
             pass
         assert self.residency.device_bytes == 0
         self.residency.check_integrity()
+
+    def _kept(self) -> set[str]:
+        return {d for d in (*LENGTHS, LOST) if self.residency.keeps(key_of(d))}
+
+    def _evictable(self) -> list[str]:
+        """The least recently used first."""
+        kept = self._kept()
+        return [d for d in self.last_use if not self.pins[d] and d not in kept and self._loaded(d)]
+
+    def _is_loading(self, digest: str) -> bool:
+        return self.residency.state(key_of(digest)) is State.LOADING
 
     def _loaded(self, digest: str) -> bool:
         return self.residency.state(key_of(digest)) in (State.HOST, State.DEVICE)
@@ -280,3 +350,125 @@ def test_a_load_may_end_with_anything() -> None:
     assert failure is not None
     assert failure.code == "prefix_unavailable"
     assert woken == [True]
+
+
+class TestKept:
+    def test_is_loaded_without_a_request_and_stays(self) -> None:
+        scene = stage(host=10)
+        scene.residency.keep(key_of("e"))
+        assert scene.unsettled()
+        scene.residency.settle(load=True)
+        scene.loads.run_all()
+        assert scene.unsettled(), "somebody has to take it in"
+        scene.residency.collect()
+        assert not scene.unsettled()
+        for digest in "abcd" * 3:
+            scene.load(digest)
+            scene.residency.unpin(key_of(digest))
+        assert scene.residency.keeps(key_of("e"))
+        assert scene.states()["e"] is State.DEVICE
+
+    def test_requests_come_before_it(self) -> None:
+        scene = stage(host=10)
+        scene.residency.keep(key_of("e"))
+        scene.residency.settle(load=False)
+        assert not scene.loads.held
+        scene.residency.settle(load=True)
+        assert len(scene.loads.held) == 1
+
+    def test_leaves_half_of_the_memory_to_others(self) -> None:
+        scene = stage(host=10)
+        for digest in "bcd":
+            scene.residency.keep(key_of(digest))
+        scene.residency.settle(load=True)
+        assert [scene.residency.keeps(key_of(d)) for d in "bcd"] == [True, True, False]
+        assert scene.residency.pin(key_of("e"))
+
+    def test_who_is_first_has_the_room_and_who_is_next_gets_it(self) -> None:
+        scene = stage(host=10)
+        for digest in "de":
+            scene.residency.keep(key_of(digest))
+        scene.residency.settle(load=True)
+        assert not scene.residency.keeps(key_of("e"))
+        scene.residency.let_go(key_of("d"))
+        scene.residency.settle(load=True)
+        assert scene.residency.keeps(key_of("e"))
+
+    def test_makes_way_for_what_fits_beside_nothing_and_comes_back(self) -> None:
+        scene = stage(host=10)
+        scene.residency.keep(key_of("c"))
+        scene.residency.settle(load=True)
+        scene.loads.run_all()
+        scene.residency.collect()
+        assert not scene.residency.pin(key_of("f"))
+        assert scene.residency.make_way([key_of("f")])
+        scene.load("f")
+        assert scene.states()["c"] is None
+        scene.residency.settle(load=True)
+        assert not scene.unsettled(), "there is no room for it now"
+        scene.residency.unpin(key_of("f"))
+        assert scene.unsettled()
+        scene.residency.settle(load=True)
+        scene.loads.run_all()
+        scene.residency.collect()
+        assert scene.states()["c"] in (State.HOST, State.DEVICE)
+
+    def test_keeping_twice_and_letting_go_of_nothing_change_nothing(self) -> None:
+        scene = stage(host=10)
+        scene.residency.let_go(key_of("a"))
+        for _ in range(2):
+            scene.residency.keep(key_of("a"))
+            scene.residency.settle(load=True)
+        assert len(scene.loads.held) == 1
+        scene.loads.run_all()
+        scene.residency.collect()
+        for _ in range(2):
+            scene.residency.let_go(key_of("a"))
+        assert scene.residency.pin(key_of("f"))
+        assert scene.residency.pin(key_of("b"))
+        assert scene.states()["a"] is None
+
+    @pytest.mark.parametrize("digest", [LOST, "f"])
+    def test_what_cannot_be_kept_is_said_and_not_tried_for_ever(
+        self, digest: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        scene = stage(host=10)
+        scene.residency.keep(key_of(digest))
+        for _ in range(3):
+            scene.residency.settle(load=True)
+            scene.loads.run_all()
+            scene.residency.collect()
+        assert not scene.unsettled()
+        assert scene.states()[digest] is None
+        assert len(scene.source.loads) == (digest == LOST)
+        assert caplog.text.count("not kept") == 1
+
+    def test_what_a_request_could_load_after_all_is_kept_from_then_on(self) -> None:
+        scene = stage(host=20)
+        scene.residency.keep(key_of(LOST))
+        scene.residency.settle(load=True)
+        scene.loads.run_all()
+        scene.residency.collect()
+        scene.source.add(LOST, torch.zeros(1, 2, 3, 1, 1))
+        scene.load(LOST)
+        scene.residency.settle(load=True)
+        assert scene.residency.keeps(key_of(LOST))
+
+    def test_is_the_last_to_lose_its_place_on_the_device(self) -> None:
+        scene = stage(host=100, device=9)
+        scene.residency.keep(key_of("d"))
+        scene.residency.settle(load=True)
+        scene.loads.run_all()
+        scene.residency.collect()
+        for digest in "bc":
+            scene.load(digest)
+            assert scene.residency.place(key_of(digest))
+            scene.residency.unplace(key_of(digest))
+        assert scene.residency.reclaim()
+        assert scene.shelf.displaced == ["b"]
+        scene.load("e")
+        assert scene.residency.place(key_of("e"))
+        assert scene.shelf.displaced == ["b", "c"]
+        scene.load("f")
+        assert scene.residency.place(key_of("f")) is None, "e is seen by a row"
+        assert scene.shelf.displaced == ["b", "c", "d"]

@@ -61,7 +61,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._events.finished)
+        residency = self._scheduler.residency
+        return bool(self._requests or self._events.finished or residency.unsettled)
 
     def submit(self, submit: Submit) -> None:
         """Queue a request. Its id must not be in use."""
@@ -86,12 +87,12 @@ class Engine:
             self._forget(request)
 
     def pin(self, pin: Pin) -> None:
-        """Keep a prefix loaded, or no longer."""
-        key = PrefixKey(pin.tenant, pin.digest)
-        if not pin.pinned:
-            self._scheduler.residency.unpin(key)
+        """Keep a prefix loaded from the next step on, or no longer."""
+        key, residency = PrefixKey(pin.tenant, pin.digest), self._scheduler.residency
+        if pin.pinned:
+            residency.keep(key)
         else:
-            self._scheduler.residency.pin(key)
+            residency.let_go(key)
 
     def step(self) -> StepOutput | None:
         """Run every row once. None: nothing could run and nothing happened."""
@@ -102,6 +103,7 @@ class Engine:
             del self._requests[request.submit.id]
             self._events.finished.append(request.finished(self._clock(), error=error))
         record = self._run()
+        self._scheduler.settle()
         changes = self._residency_changes()
         events, self._events = self._events, _Events()
         if record is None and not events.finished and not changes:

@@ -48,6 +48,11 @@ class Prefetch:
         self._stirred = False
         self._seen = self._residency.version
 
+    @property
+    def short(self) -> bool:
+        """Whether waiting requests lack pins."""
+        return bool(self._cold)
+
     def loading(self, request: Request) -> bool:
         return request in self._loading
 
@@ -58,6 +63,8 @@ class Prefetch:
         if self._busy_for(request) or self._failed == (request, self._residency.version):
             return False
         done = self._pin(request) or self._take_room(request, self._waiting)
+        if not done and self._residency.make_way(request.keys):
+            done = self._pin(request)
         if not done:
             self._failed = request, self._residency.version
         return done

@@ -102,6 +102,10 @@ class Scheduler:
             self.waiting.remove(request)
         self._prefetch.leave(request)
 
+    def settle(self) -> None:
+        """See to what is pinned by operators: requests that wait for memory come first."""
+        self.residency.settle(load=not self._prefetch.short)
+
     def take_refused(self) -> list[tuple[Request, EngineError]]:
         refused, self.refused = self.refused, []
         return refused

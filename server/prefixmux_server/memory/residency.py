@@ -7,10 +7,15 @@ Keyed by (tenant, digest); one engine serves one dtype. A pin (of a waiting or r
 keeps a prefix in host memory, a placement reference (of a running one) keeps it placed for rows.
 What nobody references may be evicted, least recently used first, to stay within the byte budgets.
 Eviction forgets the whole entry at once, so a prefix can never be believed present and be gone.
+
+What is kept (`keep`) is loaded without a request as soon as there is room, and not evicted. It has
+at most half of the budget, so that there is always room for others, and it makes way for a request
+that fits into nothing less. On the device it goes last.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +23,7 @@ from typing import Protocol
 
 from cachetools import LRUCache
 
+from prefixmux_server.memory.kept import Kept
 from prefixmux_server.memory.loader import Loaded, PrefixLoader
 from prefixmux_server.memory.memory import PlacedPrefix
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
@@ -95,7 +101,10 @@ class Residency:
         self._entries: dict[PrefixKey, _Entry] = {}
         self._changes: dict[PrefixKey, State | None] = {}
         self._sizes: LRUCache[PrefixKey, int] = LRUCache(MAX_SIZES)
+        self._kept = Kept(host_bytes // 2)
         self._loads = 0
+        self._awaited: set[PrefixKey] = set()
+        self._settled = 0, True
         self.version = 0
 
     @property
@@ -125,6 +134,58 @@ class Residency:
         return (
             sum(kv.nbytes for kv in {kv.key: kv for kv in prefixes}.values()) <= self._device_budget
         )
+
+    def keep(self, key: PrefixKey) -> None:
+        """From now on. What has failed before is tried again."""
+        if not self._kept.holds(key):
+            self._kept.miss(key)
+            self.version += 1
+
+    def let_go(self, key: PrefixKey) -> None:
+        """Keep it no more; it stays until its room is needed."""
+        self._kept.forget(key)
+        self.version += 1
+
+    def keeps(self, key: PrefixKey) -> bool:
+        """Whether it is there, or on its way, and safe."""
+        return self._kept.holds(key)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there is something to do, or to wait for, for what is kept."""
+        open_wish = not self._kept.complete
+        return bool(self._awaited) or (
+            open_wish and (self._loads > 0 or self._settled != (self.version, True))
+        )
+
+    def settle(self, *, load: bool) -> None:
+        """Hold what is to be kept, as far as there is room; `load` what is absent, leaving half
+        of the loader to requests."""
+        if self._settled == (self.version, load):
+            return
+        self._settled = self.version, load
+        for key in self._kept.missing:
+            size = self._size(key)
+            if size > self._kept.most:
+                self._give_up(key, "it is larger than half of the memory for prefixes")
+            elif self._kept.fits(size) and self._is_coming(key, load=load):
+                self._kept.hold(key, size)
+                if self.state(key) is State.LOADING:
+                    self._awaited.add(key)
+
+    def make_way(self, keys: Iterable[PrefixKey]) -> bool:
+        """Keep no more what these could not be loaded beside. False: that is not what hinders."""
+        wanted = set(keys)
+        others = [key for key in self._entries if self._kept.holds(key) and key not in wanted]
+        missing = sum(map(self._size, [*wanted, *others])) - self._host_budget
+        given = False
+        for key in others:
+            if missing <= 0:
+                break
+            self._kept.miss(key)
+            missing -= self._size(key)
+            given = True
+        return given
 
     def exceeds_budget(self, keys: Iterable[PrefixKey]) -> bool:
         """Whether these prefixes alone are more than the budget: then they can never be served."""
@@ -189,6 +250,8 @@ class Residency:
     def check_integrity(self) -> None:
         assert self.host_bytes <= self._host_budget, "more prefixes in memory than allowed"
         assert self.device_bytes <= self._device_budget, "more prefixes on the device than allowed"
+        self._kept.check_integrity()
+        assert all(key in self._entries for key in self._kept.held), "what is kept is gone"
         for entry in self._entries.values():
             assert entry.pins >= entry.users >= 0, "a row sees a prefix that nobody pinned"
             shared = self._memory.shares_prefixes and entry.users > 0
@@ -225,17 +288,43 @@ class Residency:
     def _take_in(self, loaded: Loaded) -> None:
         self._loads -= 1
         self.version += 1
+        self._awaited.discard(loaded.key)
         entry = self._entries[loaded.key]
         result = self._compiled(loaded.result)
         if isinstance(result, PrefixLoadError):
             entry.failure = result
             entry.size = 0
+            if self._kept.holds(loaded.key):
+                self._give_up(loaded.key, result.code)
             if not entry.pins:
                 del self._entries[loaded.key]
         else:
             entry.kv = result
-            entry.size = result.nbytes
+            entry.size = self._sizes[loaded.key] = result.nbytes
+            self._kept.hope(loaded.key)
+            if self._kept.holds(loaded.key):
+                self._kept.resize(loaded.key, entry.size)
+                self._place_ahead(entry, result)
         self._note(loaded.key)
+
+    def _is_coming(self, key: PrefixKey, *, load: bool) -> bool:
+        """Whether it is there, or on its way, if only by now."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            return entry.failure is None
+        return load and self._loads < MAX_LOADS // 2 and self._load(key) is not None
+
+    def _give_up(self, key: PrefixKey, why: str) -> None:
+        self._kept.give_up(key)
+        logging.getLogger(__name__).warning(
+            "pinned prefix %s of tenant %s is not kept loaded: %s", key.digest, key.tenant, why
+        )
+
+    def _place_ahead(self, entry: _Entry, kv: PrefixKV) -> None:
+        """On the device, too, where that costs nobody anything."""
+        free = self._device_budget - self.device_bytes
+        if self._memory.shares_prefixes and entry.size <= free:
+            entry.placement = self._memory.place(kv)
 
     def _compiled(self, loaded: PrefixKV | PrefixLoadError) -> PrefixKV | PrefixLoadError:
         if isinstance(loaded, PrefixLoadError):
@@ -252,7 +341,7 @@ class Residency:
         for key, entry in self._entries.items():
             if missing <= 0:
                 break
-            if not entry.pins and entry.kv is not None:
+            if not entry.pins and entry.kv is not None and not self._kept.holds(key):
                 chosen.append(key)
                 missing -= entry.size
         if missing > 0:
@@ -274,12 +363,13 @@ class Residency:
                 return None
 
     def reclaim(self) -> bool:
-        """Free the device memory of the oldest prefix that no row sees; False: there is none."""
-        for key, entry in self._entries.items():
-            if entry.placement is not None and not entry.users:
-                self._displace(key)
-                return True
-        return False
+        """Free the device memory of the oldest prefix that no row sees, of what is kept last;
+        False: there is none."""
+        idle = [k for k, e in self._entries.items() if e.placement is not None and not e.users]
+        if not idle:
+            return False
+        self._displace(next((key for key in idle if not self._kept.holds(key)), idle[0]))
+        return True
 
     def _displace(self, key: PrefixKey) -> None:
         entry = self._entries[key]
