@@ -17,9 +17,10 @@ from prefixmux_server.engine.messages import Submit
 from prefixmux_server.memory.select import LayoutName
 from prefixmux_server.model.load import LoadedModel
 
-BATCHES = 10
+BATCHES = 7
 LENGTHS = {"a": 1, "b": 17, "c": 17, "d": 120}
 EOS = 5
+MOST = 4
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "qwen3"])
@@ -41,7 +42,7 @@ def engine_for(loaded: LoadedModel, layout: LayoutName, **options: Any) -> Engin
 
 
 def sampled(number: int) -> Submit:
-    """A request of random prompt, prefix and way of sampling."""
+    """A request of random prompt, prefix and way of sampling; a third for several outputs."""
     rng = random.Random(number)
     return ask(
         f"{number}",
@@ -56,24 +57,26 @@ def sampled(number: int) -> Submit:
         frequency_penalty=rng.choice((0.0, 0.4)),
         presence_penalty=rng.choice((0.0, -0.3)),
         seed=rng.randrange(2**63),
+        n=rng.choice((1, 1, 1, 1, 2, MOST)),
+        logprobs=rng.choice((None, None, 0, 3)),
     )
 
 
 @pytest.fixture(scope="module")
-def alone(loaded: LoadedModel) -> dict[str, list[int]]:
+def alone(loaded: LoadedModel) -> dict[str, list[list[int]]]:
     parts = engine_for(loaded, "rows")
     answers = [answer(parts.engine, [sampled(number)]) for number in range(40)]
-    return {name: tokens for one in answers for name, tokens in one.tokens.items()}
+    return {name: one.outputs(name) for one in answers for name in one.finished}
 
 
 def test_the_same_alone_and_in_mixed_batches(
-    loaded: LoadedModel, layout: LayoutName, alone: dict[str, list[int]]
+    loaded: LoadedModel, layout: LayoutName, alone: dict[str, list[list[int]]]
 ) -> None:
     for batch in range(BATCHES):
         rng = random.Random(f"{layout} {batch}")
         numbers = rng.sample(range(len(alone)), 12)
         parts = engine_for(
-            loaded, layout, rows=rng.randrange(1, 13), tokens=rng.choice((5, 16, 2048))
+            loaded, layout, rows=rng.randrange(MOST, 13), tokens=rng.choice((5, 16, 2048))
         )
         answers = Answers()
         while numbers or parts.engine.has_work:
@@ -82,14 +85,29 @@ def test_the_same_alone_and_in_mixed_batches(
                 if rng.random() < 0.3:
                     parts.engine.submit(ask(f"greedy {number}", "b", new=9))
             answers.step(parts.engine)
-        names = [name for name in answers.tokens if not name.startswith("greedy")]
+        names = [name for name in answers.finished if not name.startswith("greedy")]
         assert len(names) == 12
         for name in names:
-            assert answers.tokens[name] == alone[name], name
+            assert answers.outputs(name) == alone[name], name
+
+
+def test_the_first_of_several_outputs_is_the_only_one_of_one(
+    loaded: LoadedModel, layout: LayoutName, alone: dict[str, list[list[int]]]
+) -> None:
+    """And no two of a hot request's are the same: each has noise of its own."""
+    parts = engine_for(loaded, layout)
+    requests = [sampled(number) for number in range(len(alone))]
+    assert len({request.sampling.n for request in requests}) == 3
+    single = [replace(r, sampling=replace(r.sampling, n=1)) for r in requests]
+    answers = answer(parts.engine, single)
+    for request in requests:
+        assert answers.outputs(request.id) == alone[request.id][:1]
+        if request.sampling.temperature == 10 and request.sampling.top_k != 5:
+            assert len(set(map(tuple, alone[request.id]))) == request.sampling.n
 
 
 def test_another_seed_says_something_else(
-    loaded: LoadedModel, layout: LayoutName, alone: dict[str, list[int]]
+    loaded: LoadedModel, layout: LayoutName, alone: dict[str, list[list[int]]]
 ) -> None:
     """Hot requests only: a cold one may well say the same twice."""
     parts = engine_for(loaded, layout)
@@ -98,7 +116,7 @@ def test_another_seed_says_something_else(
     assert len(hot) > 4
     others = [replace(r, sampling=replace(r.sampling, seed=r.sampling.seed + 1)) for r in hot]
     answers = answer(parts.engine, others)
-    assert all(answers.tokens[r.id] != alone[r.id] for r in hot)
+    assert all(answers.outputs(r.id) != alone[r.id] for r in hot)
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,12 @@ class Mix:
         found = self.answers.tokens[request_id]
         assert finished.error is None
         assert finished.prefixes == request.prefixes
+        if request.sampling.prompt_logprobs:
+            told = self.answers.prompts.get(request_id, [])
+            assert [one.token_id for one in told] == list(request.input_ids[1:])
+        if request.sampling.logprobs:
+            said = self.answers.logprobs[request_id, 0]
+            assert [one.top[0].token_id for one in said] == found, "greedy is the most likely"
         ended = not request.sampling.ignore_eos and found[-1] == EOS
         assert finished.reason == ("eos" if ended else "length")
         assert ended or len(found) == request.sampling.max_new_tokens
@@ -147,6 +153,8 @@ class Mix:
             f"r{len(self.asked)}",
             max_new_tokens=self.rng.randrange(1, len(question.truth.tokens) + 1),
             ignore_eos=self.rng.random() < 0.8,
+            logprobs=self.rng.choice((None, None, 2)),
+            prompt_logprobs=self.rng.choice((None, None, None, 1)),
         )
         self.asked[request.id] = question, request
         return request
