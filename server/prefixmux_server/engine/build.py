@@ -52,8 +52,9 @@ _TRIAL_TOKENS = 512
 # Some layouts give memory out in pieces of this many tokens.
 _GRAIN = 64
 _LOADER_THREADS = 2
-# Logits of prompts that are made in one step: 64 MB of them in float32.
-_TOLD_VALUES = 1 << 24
+# Logits of prompts that are made and ranked in one step, for which all other rows wait: 32 MB of
+# them in float32.
+_TOLD_VALUES = 1 << 23
 
 
 def start_engine(settings: EngineSettings, wake: Callable[[], None]) -> tuple[Engine, Ready]:
