@@ -12,7 +12,8 @@ from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.openai.chat_completion import ChatCompletion, ChatWriter
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
-from prefixmux_server.api.openai.schemas import CommonBody, Ignored, unsupported
+from prefixmux_server.api.openai.schemas import CommonBody, Ignored
+from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
@@ -29,6 +30,13 @@ MAX_MESSAGES = 1024
 USUAL: dict[str, JSON] = {"max_new_tokens": 1024, "temperature": 1.0}
 
 router = APIRouter(route_class=StrictRoute, tags=["openai"])
+
+
+class TextPart(Strict):
+    """One piece of a content."""
+
+    type: Literal["text"]
+    text: str
 
 
 def _content(value: object) -> object:
@@ -49,9 +57,7 @@ def _content(value: object) -> object:
     return "\n".join(part["text"] for part in parts)
 
 
-Content = Annotated[
-    Text, BeforeValidator(_content, json_schema_input_type=str | list[dict[str, str]])
-]
+Content = Annotated[Text, BeforeValidator(_content, json_schema_input_type=str | list[TextPart])]
 
 
 class MessageBody(Strict):

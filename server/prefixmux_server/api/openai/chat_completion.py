@@ -11,7 +11,7 @@ from prefixmux_server.api.openai.logprobs import ChatLogprobs, chat_logprobs
 from prefixmux_server.api.openai.writer import (
     Finish,
     Heading,
-    Usage,
+    TokenUsage,
     finish,
     text_of,
     usage_of,
@@ -30,7 +30,7 @@ class Said(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
+class ChatChoice(BaseModel):
     index: int
     message: Said
     logprobs: ChatLogprobs | None
@@ -42,8 +42,8 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    choices: list[Choice]
-    usage: Usage
+    choices: list[ChatChoice]
+    usage: TokenUsage
 
 
 class Delta(BaseModel):
@@ -66,7 +66,7 @@ class ChatChunk(BaseModel):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
 
 
 class ChatWriter:
@@ -108,8 +108,8 @@ class ChatWriter:
     def _chunk(self, choice: ChunkChoice) -> ChatChunk:
         return ChatChunk(**self._heading.fields(), choices=[choice])
 
-    def _choice(self, output: Output) -> Choice:
-        return Choice(
+    def _choice(self, output: Output) -> ChatChoice:
+        return ChatChoice(
             index=output.index,
             message=Said(content=text_of(output)),
             logprobs=chat_logprobs(output.logprobs, self._spelling),

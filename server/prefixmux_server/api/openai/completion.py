@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from prefixmux_server.api.openai.logprobs import Logprobs, OutputLogprobs
+from prefixmux_server.api.openai.logprobs import CompletionLogprobs, OutputLogprobs
 from prefixmux_server.api.openai.writer import (
     Finish,
     Heading,
-    Usage,
+    TokenUsage,
     finish,
     text_of,
     usage_of,
@@ -21,12 +21,12 @@ from prefixmux_server.service.preparation import Tokenised
 from prefixmux_server.service.spelling import Spelling
 
 
-class Choice(BaseModel):
+class CompletionChoice(BaseModel):
     """`index` counts the outputs of all prompts."""
 
     index: int
     text: str
-    logprobs: Logprobs | None = None
+    logprobs: CompletionLogprobs | None = None
     finish_reason: Finish | None = None
 
 
@@ -37,8 +37,8 @@ class Completion(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
-    choices: list[Choice]
-    usage: Usage | None = None
+    choices: list[CompletionChoice]
+    usage: TokenUsage | None = None
 
 
 class CompletionWriter:
@@ -74,18 +74,22 @@ class CompletionWriter:
         if told.logprobs is not None:
             logprobs = self._logprobs.of(told.index, told.logprobs)
         if text or told.logprobs:
-            yield self._completion([Choice(index=told.index, text=text, logprobs=logprobs)])
+            yield self._completion(
+                [CompletionChoice(index=told.index, text=text, logprobs=logprobs)]
+            )
 
     def ended(self, answer: Answer) -> Iterator[Completion]:
         for output in answer.outputs:
             text, reason = self._opening(output.index), finish(output.finish_reason)
-            choice = Choice(index=output.index, text=text, finish_reason=reason)
+            choice = CompletionChoice(index=output.index, text=text, finish_reason=reason)
             yield self._completion([choice])
 
     def used(self, answer: Answer) -> Completion:
         return self._completion([], usage_of([answer]))
 
-    def _completion(self, choices: list[Choice], usage: Usage | None = None) -> Completion:
+    def _completion(
+        self, choices: list[CompletionChoice], usage: TokenUsage | None = None
+    ) -> Completion:
         return Completion(**self._heading.fields(), choices=choices, usage=usage)
 
     def _opening(self, index: int) -> str:
@@ -95,16 +99,18 @@ class CompletionWriter:
         self._begun.add(index)
         return self._echoes[index // self._outputs].text
 
-    def _choice(self, prompt: int, answer: Answer, output: Output) -> Choice:
+    def _choice(self, prompt: int, answer: Answer, output: Output) -> CompletionChoice:
         index = prompt * self._outputs + output.index
-        return Choice(
+        return CompletionChoice(
             index=index,
             text=self._opening(index) + text_of(output),
             logprobs=self._told(index, prompt, answer, output),
             finish_reason=finish(output.finish_reason),
         )
 
-    def _told(self, index: int, prompt: int, answer: Answer, output: Output) -> Logprobs | None:
+    def _told(
+        self, index: int, prompt: int, answer: Answer, output: Output
+    ) -> CompletionLogprobs | None:
         if output.logprobs is None:
             return None
         if self._echoes is None or not self._tells_prompt:

@@ -13,7 +13,8 @@ from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.openai.completion import Completion, CompletionWriter
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
-from prefixmux_server.api.openai.schemas import CommonBody, unsupported
+from prefixmux_server.api.openai.schemas import CommonBody, NonEmpty
+from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
@@ -52,9 +53,12 @@ def _prompts(value: object) -> object:
     return [well_formed(one) if isinstance(one, str) else tuple(one) for one in several]
 
 
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Several = Field(min_length=1, max_length=MAX_PROMPTS)
+Mixed = Annotated[list[NonEmpty | Ids], Several]
 Prompts = Annotated[
     list[str | tuple[int, ...]],
-    BeforeValidator(_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
+    BeforeValidator(_prompts, json_schema_input_type=NonEmpty | Mixed | Ids),
 ]
 
 

@@ -38,7 +38,7 @@ PARAMS: Mapping[str, str] = {
 }
 
 
-class ErrorDetail(BaseModel):
+class OpenAIErrorDetail(BaseModel):
     """`type` is one of OpenAI's kinds of errors."""
 
     message: str
@@ -48,17 +48,17 @@ class ErrorDetail(BaseModel):
     request_id: str
 
 
-class ErrorBody(BaseModel):
+class OpenAIErrorBody(BaseModel):
     """The body of every answer below `/v1` that is not a success."""
 
-    error: ErrorDetail
+    error: OpenAIErrorDetail
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Of a route, beside what any request may get before its route is found."""
     known = errors(400, 401, 403, 404, 413, 415, 429, 500, 503, 504)
     return {
-        status: {"model": ErrorBody, "description": known[status]["description"]}
+        status: {"model": OpenAIErrorBody, "description": known[status]["description"]}
         for status in sorted({400, 401, 403, 503, *statuses})
     }
 

@@ -18,7 +18,7 @@ from prefixmux_server.service.spelling import Place, Spelling
 Entry = Mapping[str, Any]
 
 
-class Logprobs(BaseModel):
+class CompletionLogprobs(BaseModel):
     """One entry for each token. `top_logprobs` holds the token itself, too; `text_offset` counts
     the characters before it. Nothing predicts a prompt's first token."""
 
@@ -54,7 +54,9 @@ class OutputLogprobs:
         self._spelling = spelling
         self._places: defaultdict[int, Place] = defaultdict(lambda: Place(spelling))
 
-    def of(self, index: int, entries: Sequence[Entry], first: int | None = None) -> Logprobs:
+    def of(
+        self, index: int, entries: Sequence[Entry], first: int | None = None
+    ) -> CompletionLogprobs:
         """`first` is a token before all of them, which nothing predicts."""
         place = self._places[index]
         token_ids = [entry["token_id"] for entry in entries]
@@ -62,7 +64,7 @@ class OutputLogprobs:
         top = [self._top(entry) for entry in entries]
         before = [] if first is None else [first]
         nothing = [None] * len(before)
-        return Logprobs(
+        return CompletionLogprobs(
             tokens=[self._name(token_id) for token_id in (*before, *token_ids)],
             token_logprobs=[*nothing, *told],
             top_logprobs=[*nothing, *top],

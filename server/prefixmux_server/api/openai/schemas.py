@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
 from prefixmux_server.api.openai.models import named
+from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.parameters import MAX_SEED, Stop
 from prefixmux_server.api.values import Strict, Text
 from prefixmux_server.engine.messages import ModelInfo
@@ -39,19 +39,6 @@ NAMES: Mapping[str, str] = {
 }
 
 
-def unsupported(*harmless: object, instead: str) -> AfterValidator:
-    """A field that may be there, but say nothing: null, or one of the `harmless` values."""
-
-    def check(value: object) -> object:
-        if value is not None and value not in harmless:
-            raise PydanticCustomError(
-                "unsupported", "This server does not have it; {instead}", {"instead": instead}
-            )
-        return value
-
-    return AfterValidator(check)
-
-
 def _stops(value: object) -> object:
     """Before the types are looked at, which would give each member an error of its own."""
     return [value] if isinstance(value, str) else value
@@ -62,6 +49,9 @@ def _top_k(value: object) -> object:
     return 0 if value == -1 else value
 
 
+NonEmpty = Annotated[str, Field(min_length=1)]
+Stops = Annotated[list[NonEmpty], Field(max_length=MAX_STOPS)]
+TopK = Annotated[int, Field(ge=-1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Ignored = Annotated[Any, Field(description="Taken, and passed over.")]
 
@@ -83,8 +73,8 @@ class CommonBody(Strict):
     stop: (
         Annotated[
             list[Stop],
-            BeforeValidator(_stops, json_schema_input_type=str | list[str]),
             Field(max_length=MAX_STOPS),
+            BeforeValidator(_stops, json_schema_input_type=NonEmpty | Stops),
         ]
         | None
     ) = None
@@ -94,7 +84,7 @@ class CommonBody(Strict):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     top_k: (
-        Annotated[int, BeforeValidator(_top_k, json_schema_input_type=int), Field(ge=0)] | None
+        Annotated[int, Field(ge=0), BeforeValidator(_top_k, json_schema_input_type=TopK)] | None
     ) = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None

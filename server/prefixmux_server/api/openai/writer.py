@@ -16,7 +16,7 @@ Finish = Literal["stop", "length"]
 Whole = TypeVar("Whole", covariant=True)
 
 
-class Usage(BaseModel):
+class TokenUsage(BaseModel):
     """In tokens. Those of a prefix are not the caller's and are not counted."""
 
     prompt_tokens: int
@@ -60,11 +60,13 @@ def heading(kind: str, request_id: str, model: str) -> Heading:
     return Heading(f"{kind}-{request_id}", int(time.time()), model)
 
 
-def usage_of(answers: Iterable[Answer]) -> Usage:
+def usage_of(answers: Iterable[Answer]) -> TokenUsage:
     used = [answer.usage for answer in answers]
     prompt = sum(usage.prompt_tokens for usage in used)
     generated = sum(usage.generated_tokens for usage in used)
-    return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated)
+    return TokenUsage(
+        prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated
+    )
 
 
 def finish(reason: FinishReason) -> Finish:
