@@ -30,3 +30,5 @@ def configure_logging() -> None:
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("prefixmux_server").setLevel(logging.INFO)
+    # It warns of each malformed request, which is no event but what networks bring: it is counted.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

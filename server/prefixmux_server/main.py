@@ -113,7 +113,7 @@ async def _serve(
         async with (
             services.usage.running(),
             services.lag.sampling(),
-            serving(create_app(services), listening, limits),
+            serving(create_app(services), listening, limits, services.metrics.http),
         ):
             if not await _first(stopping, engine.start()):
                 return

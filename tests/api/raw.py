@@ -85,9 +85,10 @@ class Line:
 
 @dataclass
 class Site:
-    """A listening application."""
+    """A listening application. `refused`: statuses of what was answered in its place."""
 
     address: tuple[str, int]
+    refused: list[int] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
 
     async def connect(self) -> Line:
@@ -114,8 +115,12 @@ class Site:
 @asynccontextmanager
 async def listening(app: FastAPI, limits: Limits) -> AsyncIterator[Site]:
     with bind("127.0.0.1", 0) as bound:
-        async with serving(app, bound, limits):
-            site = Site(bound.getsockname())
+        site = Site(bound.getsockname())
+
+        def told(method: str, route: str | None, status: int, seconds: float) -> None:
+            site.refused.append(status)
+
+        async with serving(app, bound, limits, told):
             await asyncio.sleep(0)
             try:
                 yield site

@@ -161,6 +161,7 @@ async def test_raw_requests(api: Api, site: Site) -> None:
         assert await site.healthy(), name
         assert api.lifecycle.accepted == api.engine.open == 0, name
     assert found == {name: status for name, _, status in CASES}
+    assert {400, 414, 431} == set(site.refused)
 
 
 async def test_in_pieces_and_cut_short_they_leave_nothing_behind(api: Api, site: Site) -> None:
@@ -282,6 +283,10 @@ SLOW_ROUTES = [
     ("POST", "/prefixes", "multipart/form-data; boundary=x"),
     ("PUT", "/prefixes/e2e", "application/octet-stream"),
     ("POST", "/prefixes/e2e/activate", "application/json"),
+    ("POST", "/prefixes/e2e/pin", "application/json"),
+    ("POST", "/score", "application/json"),
+    ("POST", "/v1/completions", "application/json"),
+    ("POST", "/v1/chat/completions", "application/json"),
 ]
 
 
@@ -331,6 +336,7 @@ async def test_connections_past_the_limit_are_told(api: Api) -> None:
         checked(refused, 429)
         assert refused is not None and refused.closed
         assert (refused.error["code"], refused.headers["retry-after"]) == ("overloaded", "1")
+        assert site.refused == [429]
         assert await site.healthy()
         await held[0].send(b"\r\n")
         checked(await held[0].answer(), 200)

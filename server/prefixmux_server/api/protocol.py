@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from prefixmux_server.api import problems
+from prefixmux_server.api.middleware import HttpObserver
 from prefixmux_server.api.parser import Parser
 from prefixmux_server.errors import InvalidRequest, Overloaded, PrefixmuxServerError
 
@@ -46,7 +47,7 @@ class Limits:
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection."""
+    """One connection. `told` hears of what the app never does."""
 
     conn: Parser
 
@@ -58,10 +59,12 @@ class BoundedProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: Limits,
+        told: HttpObserver,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = Parser()
         self._limits = limits
+        self._told = told
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
         self._refused = False
@@ -130,6 +133,7 @@ class BoundedProtocol(H11Protocol):
             await self.config.loaded_app(scope, receive, send)
         else:
             error = Overloaded("There are too many connections; close some, or try again later.")
+            self._told(scope["method"], None, error.http_status, 0.0)
             await _response(error)(scope, receive, send)
 
     def _expect(self) -> None:
@@ -157,8 +161,10 @@ class BoundedProtocol(H11Protocol):
         self._refused = True
         if self._receiving is not None:
             self._receiving.cancel()
+        self._told("", None, status, 0.0)
         if self.cycle is not None:
             self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return

@@ -14,6 +14,7 @@ from typing import cast
 import uvicorn
 from fastapi import FastAPI
 
+from prefixmux_server.api.middleware import HttpObserver
 from prefixmux_server.api.protocol import TOLD, BoundedProtocol, Limits
 from prefixmux_server.errors import UsageError
 
@@ -91,14 +92,16 @@ def allow_connections(wanted: int) -> int:
 
 
 @asynccontextmanager
-async def serving(app: FastAPI, listening: socket.socket, limits: Limits) -> AsyncIterator[None]:
+async def serving(
+    app: FastAPI, listening: socket.socket, limits: Limits, told: HttpObserver
+) -> AsyncIterator[None]:
     """Answers requests while the context is open; on leaving it no new ones are taken and those
-    under way are waited for briefly."""
+    under way are waited for briefly. `told` hears of requests that are refused before the app."""
     server = _Server(
         uvicorn.Config(
             app,
             # On h11, which is strict and bounds heads; httptools does not.
-            http=cast(type[asyncio.Protocol], partial(BoundedProtocol, limits=limits)),
+            http=cast(type[asyncio.Protocol], partial(BoundedProtocol, limits=limits, told=told)),
             ws="none",
             lifespan="off",
             log_config=None,
