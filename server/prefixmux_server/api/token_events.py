@@ -14,6 +14,7 @@ from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer, TokenEvent
 
 ANSWER = TypeAdapter(Answer)
+ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class TokenEvents:
@@ -29,10 +30,12 @@ class TokenEvents:
             "token_ids": told.token_ids,
             "logprobs": told.logprobs,
         }
-        return sse.event(json.dumps(fields, separators=(",", ":")), "token")
+        return sse.event(ENCODER.encode(fields), "token")
 
     def done(self, answer: Answer) -> bytes:
         return sse.event(ANSWER.dump_json(answer, ensure_ascii=True).decode("ascii"), "done")
 
     def error(self, error: PrefixmuxServerError) -> bytes:
-        return sse.event(json.dumps({"error": problems.detail(error, self._request_id)}), "error")
+        return sse.event(
+            ENCODER.encode({"error": problems.detail(error, self._request_id)}), "error"
+        )
