@@ -5,7 +5,7 @@ owner of scheduler, memory and model. It knows digests and tenants, never task n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from prefixmux_server.engine.choice import Said
 from prefixmux_server.engine.forward import Forward
@@ -131,8 +131,7 @@ class Engine:
         rows = self._scheduler.schedule()
         if not rows:
             return None
-        started = self._clock()
-        records = tuple(row.record() for row in rows)
+        record = self._record(tuple(row.record() for row in rows))
         result = self._forward.run(rows)
         for row in result.computed:
             self._growth.commit(row)
@@ -140,11 +139,22 @@ class Engine:
             self._advance(said)
         for row, error in result.failed:
             self._finish(row.request, error)
-        return self._record(records, self._clock() - started)
+        return replace(record, seconds=self._clock() - record.started)
 
-    def _record(self, rows: tuple[RowRecord, ...], seconds: float) -> StepRecord:
+    def _record(self, rows: tuple[RowRecord, ...]) -> StepRecord:
+        """As the step begins; how long it takes is not known yet."""
         self._step += 1
-        return StepRecord(self._step, rows, len(self._scheduler.waiting), seconds)
+        residency = self._scheduler.residency
+        return StepRecord(
+            self._step,
+            rows,
+            waiting=len(self._scheduler.waiting),
+            seconds=0.0,
+            started=self._clock(),
+            kv_tokens=self._scheduler.memory.used_tokens,
+            host_bytes=residency.host_bytes,
+            device_bytes=residency.device_bytes,
+        )
 
     def _advance(self, said: Said) -> None:
         """What the logits of one pass mean for its requests."""

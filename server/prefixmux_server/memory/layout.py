@@ -182,6 +182,11 @@ class KVLayout(Protocol):
         ...
 
     @property
+    def used_tokens(self) -> int:
+        """Tokens that are taken: by rows, for all that they reserve, and by placed prefixes."""
+        ...
+
+    @property
     def shares_prefixes(self) -> bool:
         """Whether rows see one stored prefix in place, instead of each holding a copy."""
         ...

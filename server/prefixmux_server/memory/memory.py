@@ -93,6 +93,11 @@ class KVMemory:
         return self._decoder.capacity_tokens
 
     @property
+    def used_tokens(self) -> int:
+        """Of the decoder's site."""
+        return self._decoder.used_tokens
+
+    @property
     def shares_prefixes(self) -> bool:
         return self._decoder.shares_prefixes
 

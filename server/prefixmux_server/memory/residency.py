@@ -103,9 +103,19 @@ class Residency:
         self._sizes: LRUCache[PrefixKey, int] = LRUCache(MAX_SIZES)
         self._kept = Kept(host_bytes // 2)
         self._loads = 0
+        self._host_bytes = self._device_bytes = 0
         self._awaited: set[PrefixKey] = set()
         self._settled = 0, True
         self.version = 0
+
+    @property
+    def host_bytes(self) -> int:
+        """Also of what is only on its way."""
+        return self._host_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        return self._device_bytes
 
     @property
     def busy(self) -> bool:
@@ -222,7 +232,7 @@ class Residency:
         if placement is None:
             return None
         if self._memory.shares_prefixes and entry.placement is None:
-            entry.placement = placement
+            self._set_placement(entry, placement)
             self._note(key)
         entry.users += 1
         return placement
@@ -248,6 +258,10 @@ class Residency:
         self._loader.close()
 
     def check_integrity(self) -> None:
+        entries = self._entries.values()
+        assert self.host_bytes == sum(entry.size for entry in entries), "bytes are miscounted"
+        placed = sum(entry.size for entry in entries if entry.placement is not None)
+        assert self.device_bytes == placed, "bytes on the device are miscounted"
         assert self.host_bytes <= self._host_budget, "more prefixes in memory than allowed"
         assert self.device_bytes <= self._device_budget, "more prefixes on the device than allowed"
         self._kept.check_integrity()
@@ -256,14 +270,6 @@ class Residency:
             assert entry.pins >= entry.users >= 0, "a row sees a prefix that nobody pinned"
             shared = self._memory.shares_prefixes and entry.users > 0
             assert not shared or entry.placement is not None, "a row sees no placement"
-
-    @property
-    def host_bytes(self) -> int:
-        return sum(entry.size for entry in self._entries.values())
-
-    @property
-    def device_bytes(self) -> int:
-        return sum(entry.size for entry in self._entries.values() if entry.placement)
 
     def _size(self, key: PrefixKey) -> int:
         """Of a prefix that is not there, as far as it can be known."""
@@ -281,6 +287,7 @@ class Residency:
         if self.busy or not self._make_host_room(size):
             return None
         entry = self._entries[key] = _Entry(size)
+        self._host_bytes += size
         self._loads += 1
         self._loader.start(key)
         return entry
@@ -293,19 +300,24 @@ class Residency:
         result = self._compiled(loaded.result)
         if isinstance(result, PrefixLoadError):
             entry.failure = result
-            entry.size = 0
+            self._resize(entry, 0)
             if self._kept.holds(loaded.key):
                 self._give_up(loaded.key, result.code)
             if not entry.pins:
                 del self._entries[loaded.key]
         else:
             entry.kv = result
-            entry.size = self._sizes[loaded.key] = result.nbytes
+            self._sizes[loaded.key] = result.nbytes
+            self._resize(entry, result.nbytes)
             self._kept.hope(loaded.key)
             if self._kept.holds(loaded.key):
                 self._kept.resize(loaded.key, entry.size)
                 self._place_ahead(entry, result)
         self._note(loaded.key)
+
+    def _resize(self, entry: _Entry, size: int) -> None:
+        self._host_bytes += size - entry.size
+        entry.size = size
 
     def _is_coming(self, key: PrefixKey, *, load: bool) -> bool:
         """Whether it is there, or on its way, if only by now."""
@@ -324,7 +336,14 @@ class Residency:
         """On the device, too, where that costs nobody anything."""
         free = self._device_budget - self.device_bytes
         if self._memory.shares_prefixes and entry.size <= free:
-            entry.placement = self._memory.place(kv)
+            placement = self._memory.place(kv)
+            if placement is not None:
+                self._set_placement(entry, placement)
+
+    def _set_placement(self, entry: _Entry, placement: PlacedPrefix | None) -> None:
+        before = entry.size if entry.placement is not None else 0
+        entry.placement = placement
+        self._device_bytes += (entry.size if placement is not None else 0) - before
 
     def _compiled(self, loaded: PrefixKV | PrefixLoadError) -> PrefixKV | PrefixLoadError:
         if isinstance(loaded, PrefixLoadError):
@@ -365,23 +384,25 @@ class Residency:
     def reclaim(self) -> bool:
         """Free the device memory of the oldest prefix that no row sees, of what is kept last;
         False: there is none."""
-        idle = [k for k, e in self._entries.items() if e.placement is not None and not e.users]
-        if not idle:
-            return False
-        self._displace(next((key for key in idle if not self._kept.holds(key)), idle[0]))
-        return True
+        for kept in (False, True):
+            for key, entry in self._entries.items():
+                idle = entry.placement is not None and not entry.users
+                if idle and self._kept.holds(key) == kept:
+                    self._displace(key)
+                    return True
+        return False
 
     def _displace(self, key: PrefixKey) -> None:
         entry = self._entries[key]
         assert entry.placement is not None and not entry.users
         self._memory.displace(entry.placement)
-        entry.placement = None
+        self._set_placement(entry, None)
         self._note(key)
 
     def _evict(self, key: PrefixKey) -> None:
         if self._entries[key].placement is not None:
             self._displace(key)
-        del self._entries[key]
+        self._host_bytes -= self._entries.pop(key).size
         self._note(key)
 
     def _touch(self, key: PrefixKey) -> None:

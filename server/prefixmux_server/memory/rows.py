@@ -46,6 +46,10 @@ class RowLayout:
     def capacity_tokens(self) -> int:
         return self._capacity
 
+    @property
+    def used_tokens(self) -> int:
+        return sum(slab.cap * slab.live for slab in self._slabs)
+
     def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
         return (1 + forks) * self._cap(prefix_tokens + reserve) <= self._capacity
 
@@ -163,8 +167,7 @@ class RowLayout:
 
     def _make_room(self, tokens: int) -> bool:
         """Take back what rows that ended have used, as far as needed; False: it is not enough."""
-        live = sum(slab.cap * slab.live for slab in self._slabs)
-        if live + tokens > self._capacity:
+        if self.used_tokens + tokens > self._capacity:
             return False
         if self._allocated() + tokens > self._capacity:
             self._slabs = [slab for slab in self._slabs if slab.live]

@@ -60,6 +60,10 @@ class SlotLayout:
     def capacity_tokens(self) -> int:
         return self._capacity
 
+    @property
+    def used_tokens(self) -> int:
+        return self._capacity - len(self._free)
+
     def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
         return prefix_tokens + reserve + forks * (reserve - shared) <= self._capacity
 
