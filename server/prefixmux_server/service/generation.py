@@ -6,9 +6,9 @@ Authorise, resolve, tokenise, submit, collect, assemble. It never logs what was 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Self, TypeVar
 
@@ -18,10 +18,8 @@ from prefixmux_server.engine import errors as engine_errors
 from prefixmux_server.engine.front import EngineFront, Generation
 from prefixmux_server.engine.messages import Ready, Submit
 from prefixmux_server.errors import (
-    DeadlineExceeded,
     EngineUnavailable,
     InternalError,
-    InvalidRequest,
     Overloaded,
 )
 from prefixmux_server.service.accounts import Accounts
@@ -30,6 +28,8 @@ from prefixmux_server.service.answer import Answer, TokenEvent
 from prefixmux_server.service.assemble import answer
 from prefixmux_server.service.collect import Collected
 from prefixmux_server.service.course import Course, code_of
+from prefixmux_server.service.deadline import in_time, too_late
+from prefixmux_server.service.limits import check_streamed
 from prefixmux_server.service.outcome import Outcome, OutcomeObserver
 from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.request import GenerationRequest
@@ -119,7 +119,7 @@ class GenerationService:
                 admitted = course.admitted = await self._admit(course)
                 entry.reserve(admitted.most_tokens)
                 if streamed:
-                    _check_streams(admitted)
+                    check_streamed(admitted.parameters)
                 collected = course.collected = Collected(admitted, streamed=streamed)
                 async with aclosing(self._run(course, admitted, collected)) as told:
                     async for event in told:
@@ -145,7 +145,7 @@ class GenerationService:
     async def _in_thread(self, request: GenerationRequest, work: Callable[[], T]) -> T:
         """Raises `DeadlineExceeded` if it takes longer than the request may."""
         seconds = min(request.timeout_s or self._max_seconds, self._max_seconds)
-        async with _in_time(seconds):
+        async with in_time(seconds):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def _run(
@@ -160,7 +160,7 @@ class GenerationService:
                     yield event
         except EngineUnavailable:
             if course.late:
-                raise _too_late() from None
+                raise too_late() from None
             raise
         finally:
             alarm.cancel()
@@ -205,28 +205,3 @@ class GenerationService:
                 observe(outcome)
             except Exception as error:  # noqa: BLE001 - see above
                 self._log.error("outcome not kept", id=outcome.id, error=type(error).__name__)
-
-
-def _check_streams(admitted: Admitted) -> None:
-    if admitted.parameters.searches:
-        raise InvalidRequest(
-            "Beams are known at the end only: leave stream out, or set num_beams to 1.",
-            param="stream",
-        )
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "The request was not done within its timeout_s, or the server's limit; ask for less or"
-        " wait longer."
-    )
-
-
-@asynccontextmanager
-async def _in_time(seconds: float) -> AsyncIterator[None]:
-    """Raises `DeadlineExceeded` when it is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise _too_late() from error

@@ -9,7 +9,7 @@ import secrets
 
 from prefixmux_server.engine.messages import ModelInfo
 from prefixmux_server.engine.params import BeamParams, SamplingParams
-from prefixmux_server.errors import InvalidParameter, PromptTooLong
+from prefixmux_server.errors import InvalidParameter, InvalidRequest, PromptTooLong
 from prefixmux_server.service.parameters import Parameters
 from prefixmux_server.service.prompt import Prompt
 from prefixmux_server.service.room import PrefixSize, check_encoder, room, sure_room
@@ -91,6 +91,15 @@ def check_rows(asked: Parameters, max_rows: int) -> None:
             f"{name} must be at most {max_rows}, the rows of a batch: ask for fewer, or start"
             " the server with a larger --max-batch-rows.",
             param=f"parameters.{name}",
+        )
+
+
+def check_streamed(asked: Parameters) -> None:
+    """Raises `InvalidRequest` for what has no tokens on the way."""
+    if asked.searches:
+        raise InvalidRequest(
+            "Beams are known at the end only: leave stream out, or set num_beams to 1.",
+            param="stream",
         )
 
 
