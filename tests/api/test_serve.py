@@ -151,6 +151,9 @@ def alone(server: Served) -> bool:
 
 def test_a_dead_engine_is_told_and_replaced(server: Served) -> None:
     put(server, "e2e", prefix(3, seed=1))
+    pinned = server.client.post("/prefixes/e2e/pin", json={"pinned": True}).json()
+    assert pinned["pinned"] is True
+    until(lambda: resident(server, "e2e"))
     with ThreadPoolExecutor(1) as threads:
         lost = accept(server, threads)
         subprocess.run(["kill", "-9", str(server.engine_pid())], check=True)
@@ -158,7 +161,14 @@ def test_a_dead_engine_is_told_and_replaced(server: Served) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
     assert server.client.get("/health/live").status_code == 200
     until(lambda: server.client.get("/health/ready").status_code == 200)
+    until(lambda: resident(server, "e2e"))
     assert server.generate(task_id="e2e", input="a")["usage"]["prefix_tokens"] == 3
+
+
+def resident(server: Served, task_id: str) -> bool:
+    """Loaded, though nothing may have asked for it."""
+    active = server.client.get(f"/prefixes/{task_id}").json()["active"]
+    return bool(active["residency"] != "disk")
 
 
 def test_a_drain_a_restart_and_a_drain_that_is_cut(model: Path, tmp_path: Path) -> None:
@@ -172,8 +182,10 @@ def test_a_drain_a_restart_and_a_drain_that_is_cut(model: Path, tmp_path: Path) 
         finished = accepted.result().json()
         assert finished["usage"]["generated_tokens"] == LONG["max_new_tokens"]
         assert first.status() == 0
-    bounded = ("--drain-seconds", "0.05")
+    bounded = ("--drain-seconds", "0.05", "--preload", "e2e, default/e2e")
     with served(model, tmp_path / "store", *bounded) as second, ThreadPoolExecutor(1) as threads:
+        assert resident(second, "e2e")
+        assert second.client.get("/prefixes/e2e").json()["active"]["pinned"] is True
         after = second.generate(task_id="e2e", input=PROMPT)
         assert after["outputs"] == before["outputs"]
         assert after["prefix_digest"] == before["prefix_digest"]
