@@ -15,6 +15,7 @@ from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.live import Live
 from prefixmux_server.service.metrics import Metrics
 from prefixmux_server.service.pins import Pins
 from prefixmux_server.service.prefixes import PrefixService
@@ -37,6 +38,7 @@ class Services:
     prefixes: PrefixService
     pins: Pins
     steps: StepLog
+    live: Live
     timelines: Timelines
     metrics: Metrics
     metrics_open: bool
