@@ -1,7 +1,7 @@
 """What is known of a tokenizer's decoder: how far a text is settled before its last token.
 
-Read from the `tokenizers` library's JSON. A decoder is a chain of steps over the list of tokens;
-once a step has joined them, a later one sees the whole text at once.
+Read from what the `tokenizers` library says of it as JSON. A decoder is a chain of steps over the
+list of tokens; once a step has joined them, a later one sees the whole text at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tokenizers.decoders import Decoder
 
 # Steps that look at one token at a time, and at whether it is the first or the last.
 LOCAL = frozenset({"Replace", "ByteFallback", "Metaspace", "WordPiece", "BPEDecoder", "Strip"})
@@ -27,9 +29,10 @@ class Decoding:
     byte_runs: bool
 
 
-def decoding_of(tokenizer: str) -> Decoding:
-    """Of a tokenizer's JSON."""
-    steps = list(_steps(json.loads(tokenizer).get("decoder")))
+def decoding_of(decoder: Decoder | None) -> Decoding:
+    """None: tokens are joined by spaces."""
+    # The whole tokenizer's JSON would say it too, and take a large vocabulary's time.
+    steps = [] if decoder is None else list(_steps(json.loads(decoder.__getstate__())))
     kinds = {step["type"] for step in steps}
     return Decoding(
         settles=_settles(steps),
@@ -38,9 +41,7 @@ def decoding_of(tokenizer: str) -> Decoding:
     )
 
 
-def _steps(decoder: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-    if decoder is None:
-        return
+def _steps(decoder: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if decoder["type"] != "Sequence":
         yield decoder
         return

@@ -33,7 +33,7 @@ class TextCodec:
             id for id, token in self._tokenizer.get_added_tokens_decoder().items() if token.special
         )
         self._texts: dict[int, str] = {}
-        self.decoding: Decoding = decoding_of(info.json)
+        self.decoding: Decoding = decoding_of(self._tokenizer.decoder)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._encoded(text).ids)
