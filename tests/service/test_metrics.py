@@ -88,6 +88,7 @@ def test_steps() -> None:
     watched = Watched()
     watched.flight.begin("one", "default", "e2e")
     watched.flight.begin("two", "default", None)
+    watched.tell(started("one", "two"))
     rows = (row("one", 5), row("two"), row("two"))
     watched.tell(step(1, *rows, kv_tokens=250, host_bytes=3000, device_bytes=2000))
     assert watched.value("step_seconds_sum") == 0.1
@@ -97,6 +98,10 @@ def test_steps() -> None:
     assert watched.value("kv_cache_usage_perc") == 0.25
     assert watched.value("prefix_resident_bytes", tier="host") == 3000
     assert watched.value("prefix_resident_bytes", tier="device") == 2000
+    for id in ("one", "two"):
+        watched.flight.finished(outcome(id))
+    assert watched.value("kv_cache_usage_perc") == 0
+    assert watched.value("prefix_resident_bytes", tier="host") == 3000
 
 
 def test_the_time_between_tokens_is_that_of_each_output() -> None:

@@ -55,9 +55,9 @@ class Readings:
             yield _info("model_info", "The resident model.", labels)
 
     def _kv_usage(self) -> float:
-        """As of the last step."""
+        """As the last step began; nothing once nothing runs."""
         ready, record = self._engine.ready, self._record
-        if ready is None or record is None or not ready.model.capacity_tokens:
+        if ready is None or record is None or not self._flight.running:
             return 0.0
         return record.kv_tokens / ready.model.capacity_tokens
 
