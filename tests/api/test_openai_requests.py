@@ -21,9 +21,11 @@ from service.fakes import (
     ids,
     native,
     reply_with,
+    tokenizer,
 )
+from tokenizers.processors import TemplateProcessing
 
-from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.messages import EngineError, Submit
 
 pytestmark = pytest.mark.anyio
 
@@ -283,6 +285,23 @@ async def test_a_chat_is_encoded_without_more_special_tokens(api: Api) -> None:
     assert behind == tuple(ids("user:hi;"))
 
 
+async def test_a_tokenizer_that_begins_every_text_begins_a_chat_once(api: Api) -> None:
+    beginning = tokenizer()
+    beginning.post_processor = TemplateProcessing(
+        single=f"{EOS_TEXT} $A", special_tokens=[(EOS_TEXT, EOS)]
+    )
+    api.engine.serve(MODEL, replace(INFO, json=beginning.to_str()))
+    await ask(api, COMPLETION)
+    await ask(api, CHAT)
+    stored = await api.client.post("/prefixes", json={"task_id": "story", "text": "once"})
+    assert stored.status_code == 201, stored.text
+    await ask(api, COMPLETION, model="story")
+    await ask(api, CHAT, model="story")
+    prompts = [submit.input_ids for submit in api.engine.submitted]
+    said = tuple(ids("user:hi;"))
+    assert prompts == [(EOS, *ids("hi")), (EOS, *said), tuple(ids("hi")), said]
+
+
 async def test_models_that_cannot_chat(api: Api) -> None:
     for info, words in (
         (replace(INFO, chat_template=None), "/v1/completions"),
@@ -415,3 +434,17 @@ async def test_limits_hold_before_anything_is_prepared(api: Api, path: str) -> N
     assert refused.headers["retry-after"]
     api.engine.gate.set()
     assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200, 200]
+
+
+async def test_one_prompt_that_fails_ends_the_stream_of_all(api: Api) -> None:
+    def reply(submit: Submit) -> Script:
+        bad = submit.input_ids == tuple(ids("b"))
+        error = EngineError("non_finite_output", "The output was not finite.") if bad else None
+        return Script(((1,), (2,)) * 8, None if bad else "length", error=error)
+
+    api.engine.reply = reply
+    answer = await ask(api, COMPLETION, prompt=["a", "b", "c"], stream=True, max_tokens=16)
+    lines = [line for line in answer.text.split("\n") if line]
+    assert json.loads(lines[-1].removeprefix("data: "))["error"]["code"] == "non_finite_output"
+    assert "[DONE]" not in answer.text
+    assert api.engine.open == 0

@@ -167,6 +167,15 @@ def test_a_composition_is_one_long_prefix(causal: Served, decoder: PreTrainedMod
     assert [part["task_id"] for part in answer["prefixes"]] == ["first", "second"]
 
 
+def test_a_text_is_read_before_the_input(causal: Served, decoder: PreTrainedModel) -> None:
+    stored = causal.client.post("/prefixes", json={"task_id": "story", "text": "once, "})
+    assert stored.status_code == 201, stored.text
+    answer = score(causal, task_id="story", input=PROMPT, targets=[" good"])
+    read = ids("once, " + PROMPT)
+    rows = logprobs_of(decoder, [*read, *ids(" good")])
+    check(answer["scores"][0], ids(" good"), rows[len(read) - 1 : -1])
+
+
 @pytest.mark.parametrize("given", [None, "so"])
 def test_a_target_stands_behind_an_infix(causal: Served, gpt2: Path, given: str | None) -> None:
     piece = Piece("INFIX_TUNING", {"decoder": prefix(4, seed=40)}, offset=4)
