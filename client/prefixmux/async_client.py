@@ -41,7 +41,8 @@ class AsyncClient:
 
     @property
     def base_url(self) -> str:
-        return self._sender.target.base_url
+        """Where the server is; without a password that the URL may hold."""
+        return self._sender.target.address
 
     @property
     def has_key(self) -> bool:

@@ -63,7 +63,7 @@ def reading(answer: type[A]) -> Callable[[httpx2.Response], A]:
             return answer.model_validate_json(response.content).named(request_id)
         except ValidationError as error:
             raise APIResponseError(
-                f"{response.request.url} answered {response.status_code}, but not with a"
+                f"{response.request.url.path} answered {response.status_code}, but not with a"
                 f" {answer.__name__}; is it a prefixmux server of this version?"
             ) from error
 

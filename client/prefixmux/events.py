@@ -49,7 +49,7 @@ class EventReader:
         """To be told that nothing follows."""
         if self.response is None:
             raise APIConnectionError(
-                f"The stream from {self._target.base_url} was cut before its last event."
+                f"The stream from {self._target.address} was cut before its last event."
             )
 
     @contextmanager
@@ -59,7 +59,7 @@ class EventReader:
             yield
         except httpx2.SSEError as error:
             raise APIResponseError(
-                f"{self._target.base_url} answered with something else than a stream;"
+                f"{self._target.address} answered with something else than a stream;"
                 " is it a prefixmux server of this version?"
             ) from error
         except httpx2.RequestError as error:
@@ -70,6 +70,6 @@ class EventReader:
             return kind.model_validate_json(event.data)
         except ValidationError as error:
             raise APIResponseError(
-                f"The stream from {self._target.base_url} has an event {event.event!r} that"
+                f"The stream from {self._target.address} has an event {event.event!r} that"
                 " this version cannot read."
             ) from error

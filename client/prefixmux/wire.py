@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib.metadata import version
 from typing import IO, Final, TypeAlias, TypeVar
@@ -48,9 +48,14 @@ CONNECT_TIMEOUT_S = 5.0
 class Target:
     """A server, the headers it is asked with, and how long it may take."""
 
-    base_url: str
-    headers: Mapping[str, str]
+    base_url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     timeout: httpx2.Timeout
+
+    @property
+    def address(self) -> str:
+        """Where the server is, to be shown: a password in the URL is not."""
+        return str(httpx2.URL(self.base_url).copy_with(userinfo=b""))
 
     @classmethod
     def resolve(
@@ -104,8 +109,8 @@ class Target:
     def failure(self, error: httpx2.RequestError) -> APIConnectionError:
         """The exception for a call that got no answer."""
         if isinstance(error, httpx2.TimeoutException):
-            return APITimeoutError(f"{self.base_url} did not answer in time.")
-        return APIConnectionError(f"No answer from {self.base_url}: {error}.")
+            return APITimeoutError(f"{self.address} did not answer in time.")
+        return APIConnectionError(f"No answer from {self.address}: {error}.")
 
 
 def status_error(response: httpx2.Response) -> APIStatusError:

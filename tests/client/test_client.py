@@ -6,7 +6,13 @@ import httpx2
 import pytest
 from client.scripted import ScriptedServer, generation, refusal
 
-from prefixmux import APIConnectionError, Client, InvalidArgumentError, NotFoundError
+from prefixmux import (
+    APIConnectionError,
+    Client,
+    InvalidArgumentError,
+    NotFoundError,
+    PrefixmuxError,
+)
 
 MODEL = {
     "id": "tiny",
@@ -199,3 +205,18 @@ def test_options_make_another_client_over_the_same_connections(
     client.version()
     waits = [request.extensions["timeout"]["read"] for request in server.requests]
     assert waits == [600, 3, 600]
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx2.ConnectError("refused"), httpx2.ReadTimeout("slow"), httpx2.Response(200)]
+)
+def test_no_secret_is_shown(answer: httpx2.Response | Exception) -> None:
+    server = ScriptedServer(answer)
+    url = "http://user:planted@server:1/sub"
+    client = Client(url, "planted-key", max_retries=0, http_client=server.http())
+    with pytest.raises(PrefixmuxError) as caught:
+        client.version()
+    assert server.last.url.userinfo == b"user:planted"
+    shown = (str(caught.value), client.base_url, repr(client), repr(client._sender.target))
+    assert not any("planted" in text for text in shown)
+    assert client.base_url == "http://server:1/sub"
