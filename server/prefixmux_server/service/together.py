@@ -10,11 +10,12 @@ T = TypeVar("T")
 
 
 async def all_or_none(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order. The first error ends all of it, has let go of what the others held
-    when it is raised, and is raised as it is."""
+    """The results, in order. The first error ends all of it and is raised when the others have
+    let go of what they held. Whoever cancels this cancels them with the same words."""
+    tasks = [asyncio.ensure_future(piece) for piece in work]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(piece) for piece in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

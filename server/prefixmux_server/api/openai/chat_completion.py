@@ -84,10 +84,8 @@ class ChatWriter:
     def gained(self, told: TokenEvent) -> Iterator[ChatChunk]:
         yield from self._opening(told.index)
         if told.text or told.logprobs:
-            delta, logprobs = (
-                Delta(content=told.text or ""),
-                chat_logprobs(told.logprobs, self._spelling),
-            )
+            delta = Delta(content=told.text or "")
+            logprobs = chat_logprobs(told.logprobs, self._spelling)
             yield self._chunk(ChunkChoice(index=told.index, delta=delta, logprobs=logprobs))
 
     def ended(self, answer: Answer) -> Iterator[ChatChunk]:

@@ -56,6 +56,7 @@ async def together(streams: Sequence[sse.Events], outputs: int) -> sse.Events:
     news: asyncio.Queue[tuple[int, TokenEvent | Answer | Exception]] = asyncio.Queue()
     tasks = [asyncio.create_task(_tell(news, place, one)) for place, one in enumerate(streams)]
     answers: dict[int, Answer] = {}
+    words: tuple[object, ...] = ()
     try:
         while len(answers) < len(tasks):
             place, told = await news.get()
@@ -65,9 +66,12 @@ async def together(streams: Sequence[sse.Events], outputs: int) -> sse.Events:
                 answers[place] = told
             else:
                 yield replace(told, index=place * outputs + told.index)
+    except asyncio.CancelledError as cancelled:
+        words = cancelled.args
+        raise
     finally:
         for task in tasks:
-            task.cancel()
+            task.cancel(*words)
         await asyncio.gather(*tasks, return_exceptions=True)
     yield _joined([answers[place] for place in range(len(tasks))], outputs)
 
