@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from time import monotonic
 
 PERIOD_SECONDS = 0.05
 # The last minute.
@@ -37,10 +38,9 @@ class LagSampler:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _sample(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + self._period
+            due = monotonic() + self._period  # finer than the loop's own clock
             await asyncio.sleep(self._period)
-            late = max(loop.time() - due, 0.0)
+            late = max(monotonic() - due, 0.0)
             self._samples.append(late)
             self._observe(late)
