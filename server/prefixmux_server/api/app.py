@@ -19,6 +19,7 @@ from prefixmux_server.api.openai import chat, completions, models
 from prefixmux_server.api.pins import router as pins
 from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
+from prefixmux_server.api.ui import assets, calls, pages, session
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_store.errors import StoreError
 
@@ -56,6 +57,8 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(open_metrics)
     else:
         app.include_router(metrics, dependencies=[OnlyDeclared], responses=OF_THE_FRAME)
+    for router in (pages.router, session.router, calls.router, assets.router):
+        app.include_router(router)
     app.include_router(operations.open_router)
     app.include_router(docs.router)
     for kind in (PrefixmuxServerError, StoreError, RequestValidationError, HTTPException):

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefixmux_server.api import problems
 from prefixmux_server.api.origin import refuse_cross_site
-from prefixmux_server.api.tenancy import bearer_key
+from prefixmux_server.api.ui.identity import SIGN_IN, key_of
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.keys import KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
@@ -84,11 +84,12 @@ class Frame:
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = Headers(scope=scope)
         try:
-            if scope["path"] in self._open_paths:
+            named = scope["method"], scope["path"]
+            if scope["path"] in self._open_paths or named == SIGN_IN:
                 refuse_cross_site(scope["method"], headers)
                 await self._app(scope, receive, reply)
                 return
-            scope["state"]["tenant"] = self._keys.tenant_of(bearer_key(headers))
+            scope["state"]["tenant"] = self._keys.tenant_of(key_of(scope["path"], headers))
             refuse_cross_site(scope["method"], headers)
             with self._lifecycle.accept():
                 await self._app(scope, receive, reply)

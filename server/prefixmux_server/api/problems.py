@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from prefixmux_server.api.openai import errors as openai
+from prefixmux_server.api.ui import errors as ui
 from prefixmux_server.errors import (
     InternalError,
     InvalidParameter,
@@ -68,7 +69,7 @@ def response(
 
 
 class Problem(Response):
-    """Written in the words of the API that it is sent by, which its path tells."""
+    """Written in the words of the API that it is sent by, which its path tells, or as a page."""
 
     def __init__(
         self, error: PrefixmuxServerError, request_id: str, headers: Mapping[str, str]
@@ -80,6 +81,8 @@ class Problem(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if openai.speaks(scope["path"]):
             await openai.response(*self._told, scope["path"])(scope, receive, send)
+        elif ui.speaks(scope):
+            await ui.response(*self._told, scope)(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 
