@@ -63,6 +63,28 @@ def test_what_is_too_much_costs_its_time(clock: Clock) -> None:
     assert (rates.left(rate), rates.idle(rate)) == (100, True)
 
 
+def test_only_what_does_not_fit_costs_more_time(clock: Clock) -> None:
+    rates, rate = TokenRates(), Rate("acme", 100)
+    rates.charge(rate, 70)
+    clock.now += 10
+    rates.charge(rate, 60)
+    assert rates.seconds_until(rate, 1) == 60 + 18
+    rates.charge(rate, 10)
+    assert rates.seconds_until(rate, 1) == 60 + 18 + 6
+    clock.now += 83.5
+    assert (rates.left(rate), rates.idle(rate), rates.seconds_until(rate, 1)) == (0, False, 1)
+    clock.now += 0.5
+    assert (rates.left(rate), rates.idle(rate), rates.seconds_until(rate, 100)) == (100, True, 0)
+
+
+def test_what_fills_no_unit_yet_counts_too(clock: Clock) -> None:
+    rates, rate = TokenRates(), Rate("acme", 10 * UNITS)
+    rates.charge(rate, 10_005)
+    assert rates.left(rate) == 235
+    assert rates.seconds_until(rate, 235) == 0
+    assert rates.seconds_until(rate, 236) == WINDOW_SECONDS
+
+
 def test_a_limit_is_told_apart_finely_however_large(clock: Clock) -> None:
     rates, rate = TokenRates(), Rate("acme", 10_000_001)
     for _ in range(999):
