@@ -106,6 +106,8 @@ async def _serve(
     services = build_services(settings, store, engine, lifecycle)
     url, log = url_of(listening), structlog.get_logger("prefixmux")
     limits = Limits(connections=allow_connections(settings.max_connections))
+    if limits.connections < settings.max_connections:
+        log.warning("too few files may be open", connections=limits.connections)
     for version in preloaded:
         services.pins.set(version, pinned=True)
     loading = Loading(engine, preloaded)

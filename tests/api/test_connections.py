@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -325,6 +327,24 @@ async def test_a_reader_that_does_not_read_is_dropped(api: Api) -> None:
             assert asyncio.get_running_loop().time() < gone
             await asyncio.sleep(0.01)
             line.writer.write(b"x")
+
+
+ALLOWED = """
+import resource
+from prefixmux_server.api.server import allow_connections
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+print(allow_connections(1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "told"),
+    [(300, 4000, "1024 1344"), (300, 400, "80 400"), (2000, 2000, "1024 2000")],
+)
+def test_connections_need_files(soft: int, hard: int, told: str) -> None:
+    code = ALLOWED.format(soft=soft, hard=hard)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == told
 
 
 async def test_connections_past_the_limit_are_told(api: Api) -> None:

@@ -10,8 +10,10 @@ import pytest
 from api.asgi import RawCall
 from api.conftest import Api, error_of
 from service.fakes import ids, reply_with
+from service.outcomes import finished, step
 
 from prefixmux_server.api import body
+from prefixmux_server.service import pace
 
 pytestmark = pytest.mark.anyio
 
@@ -106,6 +108,22 @@ async def test_the_end_of_a_drain_answers_what_is_left(api: Api) -> None:
     error_of(await accepted, 503, "draining")
     assert api.engine.open == 0
     assert await api.lifecycle.idle(60)
+
+
+async def test_a_full_queue_says_how_long_it_takes(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.engine.capacity = 0
+    refused = await api.generate(input="a")
+    error_of(refused, 429, "overloaded")
+    assert refused.headers["retry-after"] == "1"
+    now = 100.0
+    monkeypatch.setattr(pace, "monotonic", lambda: now)
+    for id in ("one", "two", "three"):
+        now += 2.0
+        api.engine.tell(finished(id, "eos"))
+    api.engine.tell(step(1))
+    assert (await api.generate(input="a")).headers["retry-after"] == "4"
 
 
 async def test_a_cut_ends_the_wait_for_the_drain(api: Api) -> None:

@@ -255,7 +255,8 @@ def test_an_open_server_binds_loopback_only(model: Path, tmp_path: Path) -> None
 
 
 def test_a_task_to_preload_that_does_not_exist(model: Path, tmp_path: Path) -> None:
-    refused = run(str(model), "--store", str(tmp_path / "s"), "--port", "0", "--preload", "acme/e2e")
+    store = str(tmp_path / "s")
+    refused = run(str(model), "--store", store, "--port", "0", "--preload", "acme/e2e")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "acme/e2e" in refused.stderr
 
