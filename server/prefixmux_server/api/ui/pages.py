@@ -68,7 +68,11 @@ async def task(
 ) -> Response:
     found = await services.prefixes.task(tenant, task_id)
     versions = await services.prefixes.versions(tenant, task_id, LIMIT, place.cursor)
-    return page(request.scope, "task.html", task=found, versions=versions, place=place)
+    others = [version for version in versions.items if version.version != found.active_version]
+    first = [found.active] if found.active and place.cursor is None else []
+    return page(
+        request.scope, "task.html", task=found, shown=first + others, versions=versions, place=place
+    )
 
 
 @router.get("/playground")

@@ -1,16 +1,17 @@
 // What every page's script shares: colours, calls and errors. Texts go in as text, never as markup.
 const API = "/ui/api";
 
-/** A task's hue, the same on every page and every day: FNV-1a of its name. */
-export function hueOf(name) {
+/** Gives `node` the task's colour, the same on every page and every day: by FNV-1a of its name. */
+export function tint(node, name) {
   let hash = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  return (hash % 24) * 15;
+  node.style.setProperty("--hue", (hash % 24) * 15);
+  node.style.setProperty("--shade", `${((hash >>> 8) % 3) * 7 - 7}%`);
 }
 
 export function paint(root = document) {
   for (const found of root.querySelectorAll("[data-task]"))
-    found.style.setProperty("--hue", hueOf(found.dataset.task));
+    tint(found, found.dataset.task);
 }
 
 export function make(tag, className = "", text = "") {

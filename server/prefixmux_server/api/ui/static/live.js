@@ -1,5 +1,5 @@
 // The batch of this moment, asked for twice a second while somebody looks.
-import { call, hueOf, make } from "./common.js";
+import { call, make, tint } from "./common.js";
 
 const at = (id) => document.getElementById(id);
 const EVERY_MS = 500;
@@ -14,7 +14,8 @@ class Row {
     const name = own ? task_id ?? "bare model" : "another tenant";
     const shown = make("span", "name task", name);
     if (own && task_id) {
-      this.item.style.setProperty("--hue", hueOf(task_id));
+      tint(this.item, task_id);
+      tint(shown, task_id);
       shown.dataset.task = task_id;
     } else if (own) shown.classList.add("bare");
     this.track = make("span", "track");

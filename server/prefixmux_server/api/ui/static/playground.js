@@ -1,5 +1,5 @@
 // One input, several tasks and the bare model, each a stream of its own side by side.
-import { call, explain, hueOf, make, post, Refused } from "./common.js";
+import { call, explain, make, post, Refused, tint } from "./common.js";
 import { events } from "./events.js";
 
 const at = (id) => document.getElementById(id);
@@ -24,7 +24,8 @@ class Answer {
     title.classList.toggle("bare", !task);
     if (task) {
       title.dataset.task = task;
-      this.card.style.setProperty("--hue", hueOf(task));
+      tint(this.card, task);
+      tint(title, task);
     }
     this.part(".stop").addEventListener("click", () => this.stop());
   }
@@ -76,10 +77,11 @@ class Answer {
     const [output] = outputs;
     if (output.text !== null) this.part(".output").textContent = output.text;
     this.part(".ttft").textContent = `${Math.round(timing.ttft_s * 1000)} ms`;
-    this.part(".tokens").textContent = `${usage.generated_tokens} for ${usage.prompt_tokens}`;
-    this.part(".tokens").title = `generated for those of the prompt; seed ${seed}`;
+    this.part(".tokens").textContent = usage.generated_tokens;
+    this.part(".prompt").textContent = usage.prompt_tokens;
+    this.part(".phase").title = `seed ${seed}`;
     this.pace(usage.generated_tokens - 1, timing.total_s - timing.ttft_s);
-    this.part(".prefix").textContent = prefixes.length ? `${usage.prefix_tokens} tokens, version ${version}` : "none";
+    this.part(".prefix").textContent = prefixes.length ? `${usage.prefix_tokens} tokens, v${version}` : "none";
     const digest = this.part(".digest");
     digest.textContent = prefix_digest ? prefix_digest.slice(7, 19) : "–";
     digest.title = prefix_digest ?? "";
@@ -152,7 +154,7 @@ function draw() {
   const chips = tasks.map((task) => {
     const chip = make("li", "chip"), name = make("span", "task", task), off = make("button", "", "×");
     name.dataset.task = task;
-    name.style.setProperty("--hue", hueOf(task));
+    tint(name, task);
     off.type = "button";
     off.setAttribute("aria-label", `Take ${task} out`);
     off.addEventListener("click", () => {
