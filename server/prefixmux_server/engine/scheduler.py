@@ -38,6 +38,9 @@ class Scheduler:
         self._fit = Fit(memory, residency, limits)
         self._prefetch = Prefetch(self.waiting, residency, clock)
         self._held: Counter[str] = Counter()
+        self._arrivals = 0
+        self._verdict: Verdict | None = None
+        self._unmoved: tuple[int, ...] | None = None
 
     def submit(self, request: Request) -> None:
         """Its prefixes start loading now, not when its turn comes."""
@@ -45,6 +48,7 @@ class Scheduler:
         if error is not None:
             self.refused.append((request, error))
             return
+        self._arrivals += 1
         self.waiting.push(request)
         self._prefetch.arrive(request)
 
@@ -54,11 +58,15 @@ class Scheduler:
         Returns those that now run; those that never can are in `take_refused`.
         """
         self._prefetch.update()
-        before = len(self.running)
         self._count_rows()
+        if self._unmoved == self._stamp():
+            return []
+        before = len(self.running)
         while len(self.waiting) and self._held.total() < self._limits.max_rows:
             if self.waiting.next_admissible(self._offer) is None:
                 break
+        # Who finds no room may be overtaken when the order has changed; all else takes an event.
+        self._unmoved = None if self._verdict is Verdict.NO_ROOM else self._stamp()
         return self.running[before:]
 
     def schedule(self) -> list[BatchRow]:
@@ -128,12 +136,22 @@ class Scheduler:
             return False, 0.0
         return True, self.waiting.served(request.submit.tenant)
 
+    def _stamp(self) -> tuple[int, ...]:
+        """As long as this is the same, requests that wait for their prefixes or for rows of their
+        tenant have nothing new to hope for."""
+        arrived, rows = self._arrivals, self._held.total()
+        return self.residency.version, arrived, len(self.waiting), rows
+
     def _count_rows(self) -> None:
         self._held.clear()
         for request in self.running:
             self._held[request.submit.tenant] += request.rows
 
     def _offer(self, request: Request) -> Verdict:
+        self._verdict = self._judge(request)
+        return self._verdict
+
+    def _judge(self, request: Request) -> Verdict:
         most = request.submit.share.max_running
         if most is not None and self._held[request.submit.tenant] + request.rows > most:
             return Verdict.ITS_LIMIT
