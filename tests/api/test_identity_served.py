@@ -226,6 +226,7 @@ class Sender:
         """Requests that are answered and such that are refused: the refusals."""
         self._stores()
         self._generates()
+        self._other_apis()
         return [*self._bad_keys(), *self._bad_requests(), *self._bad_files()]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> httpx2.Response:
@@ -265,11 +266,27 @@ class Sender:
             rows = {"requests": [body, {**body, "task_id": "missing"}]}
             assert self._post("/generate/batch", rows).status_code == 200
 
+    def _other_apis(self) -> None:
+        plant = self.canaries.plant
+        said = [{"role": "user", "content": plant("message")}]
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/generate", {"task_id": "e2e", "input": plant("input"), "stream": True}),
+            ("/score", {"task_id": "e2e", "input": plant("input"), "targets": [plant("target")]}),
+            ("/v1/completions", {"model": "e2e", "prompt": plant("prompt"), "user": plant("user")}),
+            ("/v1/chat/completions", {"model": "e2e", "messages": said}),
+        ]
+        for path, body in asked:
+            answer = self._post(path, body)
+            assert answer.status_code == 200, answer.text
+
     def _bad_keys(self) -> Iterator[httpx2.Response]:
         client, bad = self.server.client, self.canaries.plant("bad key")
         for text in (f"Bearer {bad}", f"Basic {bad}", bad, f"Bearer {self.key}x"):
             yield client.get("/prefixes", headers={"authorization": text})
         yield client.get("/prefixes", params={"api_key": self.key})
+        yield client.get("/v1/models", headers={"authorization": f"Bearer {bad}"})
+        yield client.get("/ui", headers={"cookie": f"prefixmux_key={bad}", "accept": "text/html"})
+        yield client.post("/ui/sign-in", data={"key": bad}, headers={"accept": "text/html"})
         yield client.get("/nothing", headers={"cookie": self.key, "x-api-key": self.key})
 
     def _bad_requests(self) -> Iterator[httpx2.Response]:
@@ -305,6 +322,11 @@ class Sender:
             "/prefixes", {"task_id": "new", "text": "a", "template": plant("template")}
         )
         yield self._post("/prefixes/e2e/activate", {"version": plant("version")})
+        yield self._post(
+            "/v1/completions", {"model": "e2e", "prompt": "a", "stop": {plant("a"): 1}}
+        )
+        yield self._post("/v1/chat/completions", {"model": "e2e", "messages": plant("messages")})
+        yield self._post("/score", {"input": plant("input"), "targets": [{"is": plant("target")}]})
         where = {"cursor": plant("cursor")}
         yield self.server.client.get("/prefixes", params=where, headers=self.headers)
 
