@@ -159,16 +159,32 @@ def test_engines_that_die_at_work(server: Served, kills: int) -> None:
     assert metric(server, "engine_restarts_total") == before + kills
 
 
-async def kill_at_work(server: Served, after: float) -> None:
+@pytest.mark.long
+def test_an_engine_that_stands_still(server: Served) -> None:
+    """It is silent for five seconds before anyone can tell."""
+    until(lambda: alone(server))
+    files, before = open_files(server), metric(server, "engine_restarts_total")
+    asyncio.run(kill_at_work(server, 0.1, signal.SIGSTOP, 5.0 + TOLD_SECONDS))
+    until(lambda: server.client.get("/health/ready").status_code == 200)
+    left_nothing(server, files)
+    assert metric(server, "engine_restarts_total") == before + 1
+
+
+async def kill_at_work(
+    server: Served,
+    after: float,
+    number: signal.Signals = signal.SIGKILL,
+    told_seconds: float = TOLD_SECONDS,
+) -> None:
     """Those that ran or waited are told at once, and readiness tells the truth."""
     bodies = [{"input": [1], "stream": n % 2 == 0, "parameters": LONG} for n in range(8)]
     asking = asyncio.create_task(ask_all(server, bodies))
     await asyncio.sleep(after)
-    os.kill(server.engine_pid(), signal.SIGKILL)
+    os.kill(server.engine_pid(), number)
     killed = time.monotonic()
     answers = await asking
     assert set(map(end_of, answers)) <= {"ok", "engine_unavailable"}
-    assert time.monotonic() - killed < TOLD_SECONDS
+    assert time.monotonic() - killed < told_seconds
     ready = await asyncio.to_thread(server.client.get, "/health/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "restarting")
 
