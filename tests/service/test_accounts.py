@@ -85,6 +85,9 @@ def test_the_wait_is_that_for_the_next_end() -> None:
         for _ in range(4):
             stack.enter_context(accounts.enter("acme"))
         assert refused(accounts).retry_after == 5
+        # A fifth of the average is the newest: 16 seconds now.
+        accounts.finished(replace(ENDED, seconds=0.0))
+        assert refused(accounts).retry_after == 4
         accounts.finished(replace(ENDED, seconds=1e6))
         assert refused(accounts).retry_after == LONGEST_WAIT
         for _ in range(100):
@@ -127,12 +130,30 @@ def test_tokens_are_reserved_at_the_most_and_charged_as_used() -> None:
 
 def test_what_waits_only_for_others_of_its_tenant_is_told_so() -> None:
     accounts = Kept(tokens_per_minute=100).accounts
-    accounts.finished(replace(ENDED, seconds=6.0, timing=TIMING, prompt_tokens=0))
+    with accounts.enter("acme"):
+        pass
+    accounts.finished(replace(ENDED, seconds=6.0, prompt_tokens=0))
     with accounts.enter("acme") as first, accounts.enter("acme") as second:
         first.reserve(60)
-        with pytest.raises(QuotaExceeded) as caught:
-            second.reserve(60)
-        assert caught.value.retry_after == 3
+        for tokens in (60, 95):
+            with pytest.raises(QuotaExceeded) as caught:
+                second.reserve(tokens)
+            assert caught.value.retry_after == 3
+
+
+def test_the_last_token_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    accounts = Kept(tokens_per_minute=11).accounts
+    with accounts.enter("acme") as entry:
+        entry.reserve(ENDED.tokens)
+    accounts.finished(ENDED)
+    with accounts.enter("acme") as entry:
+        entry.reserve(1)
+    accounts.finished(replace(ENDED, prompt_tokens=1, prefix_tokens=0, generated_tokens=0))
+    assert refused(accounts).retry_after == 60
+    now += 59.5
+    assert refused(accounts).retry_after == 1
 
 
 def test_a_request_beyond_the_limit_runs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
