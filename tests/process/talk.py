@@ -35,9 +35,10 @@ def request(
     length: int = 3,
     prefixes: tuple[str, ...] = (),
     deadline: float | None = None,
+    tenant: str = "tenant",
 ) -> Submit:
     sampling = SamplingParams(max_new_tokens=length)
-    return Submit(id, "tenant", prefixes, (1, token), sampling, deadline=deadline)
+    return Submit(id, tenant, prefixes, (1, token), sampling, deadline=deadline)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from process.talk import ENDLESS, collect, engine, first_tokens, generate, reque
 
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
-from prefixmux_server.engine.front import EngineFront, EngineHealth
+from prefixmux_server.engine.front import EngineFront, EngineHealth, Generation
 from prefixmux_server.engine.messages import Finished, Started, TokenDelta
 
 
@@ -138,6 +138,40 @@ def test_only_so_many_requests_are_open(run: Run) -> None:
             assert probed.code == "overloaded"
             running[0].abort()
             assert (await generate(client, request("fits")))[1] is not None
+
+    run(work())
+
+
+def test_places_are_shared_among_tenants_when_all_are_taken(run: Run) -> None:
+    async def work() -> None:
+        async with engine(settings(rows=2, waiting=4)) as client:
+
+            def ask(id: str, tenant: str) -> Generation:
+                return client.submit(request(id, token=NEVER_LOADED, tenant=tenant))
+
+            first = [ask(f"a{n}", "alice") for n in range(6)]
+            with pytest.raises(Overloaded):
+                ask("a6", "alice")
+            theirs = [ask(f"b{n}", "bob") for n in range(3)]
+            with pytest.raises(Overloaded):
+                ask("b3", "bob")
+            ended = [(await collect(generation))[1] for generation in reversed(first[3:])]
+            assert [end and end.error and end.error.code for end in ended] == ["overloaded"] * 3
+            for generation in (*first[:3], *theirs):
+                generation.abort()
+            assert (await generate(client, request("next")))[1] is not None
+
+    run(work())
+
+
+def test_who_runs_already_keeps_the_place(run: Run) -> None:
+    async def work() -> None:
+        async with engine(settings(rows=2, waiting=1)) as client:
+            running = [client.submit(request(f"a{n}", length=ENDLESS)) for n in range(3)]
+            for generation in running:
+                await first_tokens(generation)
+            with pytest.raises(Overloaded):
+                client.submit(request("b", tenant="bob"))
 
     run(work())
 

@@ -119,13 +119,19 @@ class EngineClient:
 
     def submit(self, submit: Submit) -> PipedGeneration:
         """Raises `errors.EngineUnavailable`, `errors.Overloaded` when open requests fill the
-        batch's rows and `max_waiting` places beside, and `ValueError` for an id in use."""
+        batch's rows and `max_waiting` places beside, and `ValueError` for an id in use.
+
+        With all places taken, a tenant that has fewer waiting than another still gets one: the
+        newest of whoever has most ends as `overloaded`.
+        """
         if self._link is None:
             raise EngineUnavailable
-        if len(self._waiters) >= self._max_open or self._link.backlog > MAX_BACKLOG_BYTES:
+        if self._link.backlog > MAX_BACKLOG_BYTES:
             raise Overloaded
+        if len(self._waiters) >= self._max_open:
+            self._displace(submit.tenant, self._link)
         generation = PipedGeneration(submit.id, self._forget)
-        self._waiters.add(generation)
+        self._waiters.add(generation, submit.tenant)
         self._link.send(submit)
         return generation
 
@@ -175,6 +181,12 @@ class EngineClient:
 
     def steps(self, since: int) -> Sequence[StepRecord]:
         return self._steps.since(since)
+
+    def _displace(self, tenant: str, link: EngineLink) -> None:
+        displaced = self._waiters.displace(tenant, FULL)
+        if displaced is None:
+            raise Overloaded
+        link.send(Abort(displaced))
 
     def _forget(self, generation: PipedGeneration, index: int | None) -> None:
         """All of a request, or one of its outputs."""

@@ -21,6 +21,7 @@ from prefixmux_server.errors import (
     EngineUnavailable,
     InternalError,
     Overloaded,
+    Relayed,
 )
 from prefixmux_server.service.accounts import Accounts
 from prefixmux_server.service.admission import Admission, Admitted, monotonic
@@ -162,6 +163,10 @@ class GenerationService:
             if course.late:
                 raise too_late() from None
             raise
+        except Relayed as error:
+            if error.code == Overloaded.code:
+                raise self._overloaded() from error
+            raise
         finally:
             alarm.cancel()
             generation.abort()
@@ -180,9 +185,12 @@ class GenerationService:
                 "The engine is not running; try again in a few seconds."
             ) from error
         except engine_errors.Overloaded as error:
-            raise Overloaded(
-                "Too many requests are waiting; try again later.", self._pace.retry_after()
-            ) from error
+            raise self._overloaded() from error
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            "Too many requests are waiting; try again later.", self._pace.retry_after()
+        )
 
     def _answer(self, admitted: Admitted, collected: Collected, tenant: Tenant) -> Answer:
         try:
