@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from prefixmux_server.api import docs, generate, operations, prefixes, problems, score, usage
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.documented import errors, with_whole_limits
 from prefixmux_server.api.methods import allowed
 from prefixmux_server.api.metrics import PATH as METRICS_PATH
 from prefixmux_server.api.metrics import open_router as open_metrics
@@ -24,13 +25,20 @@ from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_store.errors import StoreError
 
 # What a request may get before its route is found.
-OF_THE_FRAME = errors(401, 403, 503)
+OF_THE_FRAME = errors(401, 403, 500, 503)
 ABOUT = "One frozen language model, a different prefix in every row of the batch."
+
+
+class Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = with_whole_limits(super().openapi())
+        return self.openapi_schema
 
 
 def create_app(services: Services) -> FastAPI:
     """Stateless but for `services`, whose owner closes them."""
-    app = FastAPI(
+    app = Application(
         title="prefixmux",
         description=ABOUT,
         version=version("prefixmux"),

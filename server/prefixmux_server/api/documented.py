@@ -9,6 +9,9 @@ from pydantic import BaseModel
 from prefixmux_server.api.schemas import ErrorBody
 from prefixmux_server.errors import STATUS_OF_CODE
 
+LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+MOST = 2**63 - 1
+
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Responses of a route, each with the codes of its status."""
@@ -38,3 +41,20 @@ def inlined(model: type[BaseModel]) -> dict[str, Any]:
         return {key: resolved(value) for key, value in node.items()}
 
     return {key: resolved(value) for key, value in schema.items()}
+
+
+def with_whole_limits(document: dict[str, Any]) -> dict[str, Any]:
+    """FastAPI keeps all limits as floats, and the nearest to 2**63 - 1 is beyond it: those of
+    integers are integers here again."""
+
+    def whole(node: object) -> object:
+        if isinstance(node, list):
+            return [whole(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        made = {key: whole(value) for key, value in node.items()}
+        if made.get("type") == "integer":
+            made |= {name: min(int(node[name]), MOST) for name in LIMITS if name in node}
+        return made
+
+    return {key: whole(value) for key, value in document.items()}

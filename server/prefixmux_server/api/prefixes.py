@@ -20,9 +20,10 @@ from prefixmux_server.api.uploads import posted_upload, raw_upload
 from prefixmux_server.api.values import TASK_ID
 from prefixmux_server.service.views import TaskPage, TaskView, VersionPage, VersionView
 
-PUT_REFUSALS = errors(403, 412, 413, 415, 422, 500, 503, 507)
-POST_REFUSALS = errors(400, 403, 404, 413, 415, 422, 500, 503, 507)
+PUT_REFUSALS = errors(403, 412, 413, 415, 422, 429, 500, 503, 507)
+POST_REFUSALS = errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 507)
 READ_REFUSALS = errors(403, 404, 422, 500, 503)
+WRITE_REFUSALS = READ_REFUSALS | errors(507)
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 UPLOADED: dict[int | str, dict[str, Any]] = {
     200: {"model": VersionView, "description": "The version that holds this content already."},
@@ -125,12 +126,12 @@ async def task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) 
     return await services.prefixes.task(tenant, task_id)
 
 
-@router.delete("/{task_id}", status_code=204, response_class=Response, responses=READ_REFUSALS)
+@router.delete("/{task_id}", status_code=204, response_class=Response, responses=WRITE_REFUSALS)
 async def delete_task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) -> None:
     await services.prefixes.delete_task(tenant, task_id)
 
 
-@json_router.post("/{task_id}/activate", responses=READ_REFUSALS | errors(400, 413, 415))
+@json_router.post("/{task_id}/activate", responses=WRITE_REFUSALS | errors(400, 413, 415))
 async def activate(
     task_id: PathTask, body: ActivateBody, tenant: CurrentTenant, services: AppServices
 ) -> TaskView:
@@ -178,7 +179,7 @@ async def file(
     "/{task_id}/versions/{version}",
     status_code=204,
     response_class=Response,
-    responses=READ_REFUSALS | errors(409),
+    responses=WRITE_REFUSALS | errors(409),
 )
 async def delete_version(
     task_id: PathTask, version: PathVersion, tenant: CurrentTenant, services: AppServices

@@ -59,7 +59,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     known = errors(400, 401, 403, 404, 413, 415, 429, 500, 503, 504)
     told: dict[int | str, dict[str, Any]] = {
         status: {"model": OpenAIErrorBody, "description": known[status]["description"]}
-        for status in sorted({400, 401, 403, 503, *statuses})
+        for status in sorted({400, 401, 403, 500, 503, *statuses})
     }
     # Without it FastAPI would tell of a 422 of its own, which no route here answers.
     return told | {"4XX": {"model": OpenAIErrorBody, "description": "Any other refusal."}}
