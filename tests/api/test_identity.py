@@ -47,6 +47,10 @@ MALFORMED = [
 ]
 
 
+PARTS = {"compose": [{"task_id": "{}"}]}
+CHAT = [{"role": "user", "content": "a"}]
+
+
 class Ticking:
     """A clock that a test moves."""
 
@@ -269,11 +273,25 @@ async def test_anothers_task_is_like_one_that_does_not_exist(api: Api) -> None:
         ("GET", "/prefixes/{}/versions/2", {}),
         ("GET", "/prefixes/{}/versions/1/file", {}),
         ("POST", "/prefixes/{}/activate", {"json": {"version": 1}}),
+        ("POST", "/prefixes/{}/pin", {"json": {"pinned": True}}),
+        ("POST", "/prefixes/{}/pin", {"json": {"pinned": True, "version": 1}}),
+        ("POST", "/prefixes", {"json": {"task_id": "new", "compose": [{"task_id": "{}"}]}}),
         ("DELETE", "/prefixes/{}/versions/1", {}),
         ("DELETE", "/prefixes/{}", {}),
         ("POST", "/generate", {"json": {"task_id": "{}", "input": "a"}}),
         ("POST", "/generate", {"json": {"task_id": "{}", "version": 1, "input": "a"}}),
+        ("POST", "/generate", {"json": {"task_id": "{}", "input": "a", "stream": True}}),
         ("POST", "/generate", {"json": {"compose": [{"task_id": "{}"}], "input": "a"}}),
+        ("POST", "/score", {"json": {"task_id": "{}", "input": "a", "targets": ["b"]}}),
+        ("POST", "/score", {"json": {**PARTS, "input": "a", "targets": ["b"]}}),
+        ("GET", "/v1/models/{}", {}),
+        ("GET", "/v1/models/{}@1", {}),
+        ("POST", "/v1/completions", {"json": {"model": "{}", "prompt": "a"}}),
+        ("POST", "/v1/completions", {"json": {"model": "{}@1", "prompt": "a", "stream": True}}),
+        ("POST", "/v1/completions", {"json": {"model": "{}", "prompt": "a", "echo": True}}),
+        ("POST", "/v1/chat/completions", {"json": {"model": "{}", "messages": CHAT}}),
+        ("GET", "/ui/api/prefixes/{}", {}),
+        ("POST", "/ui/api/generate", {"json": {"task_id": "{}", "input": "a", "stream": True}}),
     ]
     for method, path, sent in calls:
         told = []
@@ -286,6 +304,27 @@ async def test_anothers_task_is_like_one_that_does_not_exist(api: Api) -> None:
     listing = await api.client.get("/prefixes", headers=other)
     assert listing.json()["items"] == []
     assert (await api.client.get("/prefixes/e2e", headers=mine)).status_code == 200
+
+
+async def test_anothers_row_and_request_are_like_ones_that_do_not_exist(api: Api) -> None:
+    mine = await stock(api)
+    other = bearer(key_of(api, "other"))
+    sent = {"requests": [{"task_id": "e2e", "input": "a"}, {"task_id": "nix", "input": "a"}]}
+    answer = await api.client.post("/generate/batch", json=sent, headers=other)
+    foreign, missing = answer.json()["results"]
+    assert foreign == missing
+    assert foreign["status"] == 404
+    ran = await api.client.post(
+        "/generate", json=sent["requests"][0], headers={**mine, "x-request-id": "named"}
+    )
+    assert ran.status_code == 200
+    told = set()
+    for id in ("named", ran.json()["id"], "nobodys"):
+        answer = await api.client.get(f"/requests/{id}/timeline", headers=other)
+        told.add((answer.status_code, stripped(answer)[1]))
+        own = await api.client.get(f"/requests/{id}/timeline", headers=mine)
+        assert own.status_code == (404 if id == "nobodys" else 200)
+    assert len(told) == 1
 
 
 def _filled(value: Any, task_id: str) -> Any:
