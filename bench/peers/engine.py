@@ -11,8 +11,9 @@ import torch
 from bench.artefacts import Artefacts
 from bench.peers.base import Bench, Sample
 from prefixmux_server.engine.build import build_engine
-from prefixmux_server.engine.messages import EngineSettings, StepOutput, Submit
+from prefixmux_server.engine.messages import StepOutput, Submit
 from prefixmux_server.engine.params import BeamParams, SamplingParams
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.convert.peft import from_peft

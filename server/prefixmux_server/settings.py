@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from prefixmux_server.engine.messages import EngineSettings
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.errors import UsageError
 
 Count = Annotated[int, Field(ge=1)]

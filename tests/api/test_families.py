@@ -9,7 +9,8 @@ import pytest
 from api.conftest import Api, error_of
 from service.fakes import CONTEXT, EOS, MODEL, SEQ2SEQ, START, ids, native, native_at
 
-from prefixmux_server.engine.messages import EngineError, ModelInfo
+from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_store.errors import BlobMissing
 from prefixmux_store.names import digest_of
 

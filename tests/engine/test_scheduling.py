@@ -7,7 +7,7 @@ from support.checks import check_texts, started
 from support.engines import Answers, HeldExecutor, answer
 from support.tiny import Tiny, ask
 
-from prefixmux_server.engine.messages import RowRecord
+from prefixmux_server.engine.record import RowRecord
 from prefixmux_server.memory.select import LayoutName
 
 

@@ -17,21 +17,20 @@ from pathlib import Path
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.messages import (
     EngineError,
-    EngineSettings,
     Finished,
-    ModelInfo,
     OutputEnd,
     Pin,
     Ready,
     ResidencyChange,
-    RowRecord,
     Started,
     StepOutput,
-    StepRecord,
     Submit,
     Timing,
     TokenDelta,
 )
+from prefixmux_server.engine.model_info import ModelInfo
+from prefixmux_server.engine.record import RowRecord, StepRecord
+from prefixmux_server.engine.settings import EngineSettings
 
 DIE, HANG, STOP, RAISE = 666_001, 666_002, 666_003, 666_004
 LOAD, NEVER_LOADED = 666_005, 666_006

@@ -13,8 +13,8 @@ from support.models import FAMILIES, save_tiny
 
 from prefixmux_server.engine.build import start_engine
 from prefixmux_server.engine.client import EngineClient
-from prefixmux_server.engine.messages import EngineSettings
 from prefixmux_server.engine.process import Factory
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles
 from prefixmux_store.format import PrefixMeta, RawTensor, encode

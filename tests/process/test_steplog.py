@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefixmux_server.engine.messages import RowRecord, StepRecord
+from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.engine.steplog import StepLog
 
 RESTART = -1

@@ -20,22 +20,19 @@ from prefixmux_server.engine.messages import (
     Finished,
     FinishReason,
     Likely,
-    ModelInfo,
     OutputEnd,
     PromptLogprobs,
     Ready,
     ResidencyState,
-    RowRecord,
-    SiteInfo,
     Started,
     StepOutput,
-    StepRecord,
     Submit,
     Timing,
     TokenDelta,
-    TokenizerInfo,
     TokenLogprobs,
 )
+from prefixmux_server.engine.model_info import ModelInfo, SiteInfo, TokenizerInfo
+from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_store.format import encode
 from prefixmux_store.meta import PrefixMeta
 from prefixmux_store.tensors import RawTensor

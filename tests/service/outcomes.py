@@ -8,12 +8,11 @@ from prefixmux_server.engine.messages import (
     Finished,
     FinishReason,
     OutputEnd,
-    RowRecord,
     Started,
     StepOutput,
-    StepRecord,
     Timing,
 )
+from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.service.answer import AnswerTiming
 from prefixmux_server.service.outcome import Outcome
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from service.outcomes import finished
 
-from prefixmux_server.engine.messages import StepOutput, StepRecord
+from prefixmux_server.engine.messages import StepOutput
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.service import pace
 from prefixmux_server.service.pace import Pace
 

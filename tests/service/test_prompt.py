@@ -10,7 +10,7 @@ import pytest
 from service.fakes import EOS, INFO, MODEL, SEQ2SEQ, START, VOCABULARY, ids
 from tokenizers import Tokenizer, processors
 
-from prefixmux_server.engine.messages import ModelInfo, TokenizerInfo
+from prefixmux_server.engine.model_info import ModelInfo, TokenizerInfo
 from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnavailable
 from prefixmux_server.service.prompt import Prompt, check_ids, prompt_of
 from prefixmux_server.service.request import GenerationRequest

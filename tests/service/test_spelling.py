@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from service.fakes import EOS, EOS_TEXT, INFO, ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from prefixmux_server.engine.messages import TokenizerInfo
+from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.service.spelling import Place, Spelling
 from prefixmux_server.service.text import TextCodec
 

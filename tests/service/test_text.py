@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from service.fakes import EOS, EOS_TEXT, INFO, ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from prefixmux_server.engine.messages import TokenizerInfo
+from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.service.detokenizer import Detokenizer
 from prefixmux_server.service.text import TextCodec
 

@@ -13,14 +13,9 @@ from prefixmux_server.engine.build import assemble, compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.fit import Limits
-from prefixmux_server.engine.messages import (
-    Finished,
-    StepOutput,
-    StepRecord,
-    Submit,
-    TokenLogprobs,
-)
+from prefixmux_server.engine.messages import Finished, StepOutput, Submit, TokenLogprobs
 from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.prefix import DECODER, PrefixKey, PrefixKV

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from prefixmux_server.engine.messages import RowRecord
 from prefixmux_server.engine.prompt import Virtual
+from prefixmux_server.engine.record import RowRecord
 from prefixmux_server.engine.request import Request, Sequence
 from prefixmux_server.memory.memory import KVMemory, RowSpan
 from prefixmux_server.model.inputs import ForwardInputs, TokenInputs

@@ -18,16 +18,11 @@ from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.fit import Limits
 from prefixmux_server.engine.forward import Forward
-from prefixmux_server.engine.messages import (
-    EngineSettings,
-    ModelInfo,
-    Ready,
-    SiteInfo,
-    SiteName,
-    TokenizerInfo,
-)
+from prefixmux_server.engine.messages import Ready
+from prefixmux_server.engine.model_info import ModelInfo, SiteInfo, SiteName, TokenizerInfo
 from prefixmux_server.engine.sampler import Sampler
 from prefixmux_server.engine.scheduler import Scheduler
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader, loader_threads

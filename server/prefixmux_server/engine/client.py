@@ -25,19 +25,19 @@ from prefixmux_server.engine.messages import (
     Alive,
     EngineError,
     EngineEvent,
-    EngineSettings,
     Finished,
     Pin,
     Ready,
     ResidencyState,
     Shutdown,
     StepOutput,
-    StepRecord,
     Submit,
 )
 from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.engine.process import Start
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.engine.schema import WireError
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.steplog import StepLog
 from prefixmux_server.engine.waiters import Waiters
 from prefixmux_server.engine.watch import Watch, beat_seconds

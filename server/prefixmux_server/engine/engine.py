@@ -17,12 +17,11 @@ from prefixmux_server.engine.messages import (
     PromptLogprobs,
     ResidencyChange,
     ResidencyState,
-    RowRecord,
     StepOutput,
-    StepRecord,
     Submit,
     TokenDelta,
 )
+from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.engine.request import Request
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.memory.prefix import PrefixKey

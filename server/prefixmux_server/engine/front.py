@@ -18,10 +18,10 @@ from prefixmux_server.engine.messages import (
     ResidencyState,
     Started,
     StepOutput,
-    StepRecord,
     Submit,
     TokenDelta,
 )
+from prefixmux_server.engine.record import StepRecord
 
 GenerationEvent: TypeAlias = Started | PromptLogprobs | TokenDelta | Finished
 Observer: TypeAlias = Callable[[StepOutput], None]

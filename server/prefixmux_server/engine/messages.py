@@ -7,13 +7,14 @@ versions are resolved once, before a `Submit` is made. Nothing here imports torc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from prefixmux_server.engine.model_info import ModelInfo, TokenizerInfo
 from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.record import StepRecord
 
 FinishReason = Literal["eos", "stop", "length"]
-SiteName = Literal["encoder", "decoder", "cross"]
 ResidencyState = Literal["device", "host", "disk"]
 
 LEAST_LOGPROB = -9999.0
@@ -207,38 +208,6 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class RowRecord:
-    """One row of one step: which request it served and how many tokens it ran.
-
-    `encoder_tokens` are those of its encoder pass, in the one step that has it.
-    """
-
-    id: str
-    phase: Literal["prefill", "decode"]
-    tokens: int
-    prefix_tokens: int
-    encoder_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """What one forward pass held: the engine's own account of batching.
-
-    `started` is in seconds of CLOCK_MONOTONIC. `kv_tokens` are those of KV memory that are taken,
-    `host_bytes` and `device_bytes` those of loaded prefixes.
-    """
-
-    step: int
-    rows: tuple[RowRecord, ...]
-    waiting: int
-    seconds: float
-    started: float = 0.0
-    kv_tokens: int = 0
-    host_bytes: int = 0
-    device_bytes: int = 0
-
-
-@dataclass(frozen=True)
 class ResidencyChange:
     """Where a prefix is now."""
 
@@ -257,63 +226,6 @@ class StepOutput:
     residency: tuple[ResidencyChange, ...] = ()
     started: tuple[Started, ...] = ()
     prompts: tuple[PromptLogprobs, ...] = ()
-
-
-@dataclass(frozen=True)
-class SiteInfo:
-    """One attention site of the resident model."""
-
-    site: SiteName
-    layers: int
-    kv_heads: int
-    k_dim: int
-    v_dim: int
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What the HTTP process knows about the resident model.
-
-    `layers`, `kv_heads` and `head_dim` are the decoder's, `embedding_width` is what a virtual
-    token's embedding has (None: `hidden`). The special ids are those of its generation config or
-    config; None where it has none. `context` is the number of positions (None: no limit).
-    `fingerprint` is `sha256:<hex>`. `capacity_tokens` is the size of the KV memory in tokens.
-    """
-
-    id: str
-    family: Literal["causal", "seq2seq"]
-    architecture: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-    hidden: int
-    vocabulary: int
-    dtype: str
-    device: str
-    context: int | None
-    fingerprint: str
-    methods: tuple[str, ...]
-    sites: tuple[SiteInfo, ...]
-    eos_token_ids: tuple[int, ...]
-    capacity_tokens: int
-    embedding_width: int | None = None
-    bos_token_id: int | None = None
-    decoder_start_token_id: int | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | None = None
-
-
-@dataclass(frozen=True)
-class TokenizerInfo:
-    """The fast tokenizer as the `tokenizers` library's JSON, so that no torch is needed.
-
-    `special_tokens` are the texts of those that have a name: `bos_token`, `eos_token`, ...
-    """
-
-    json: str
-    special_token_ids: tuple[int, ...]
-    chat_template: str | None = None
-    special_tokens: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -340,25 +252,3 @@ class Alive:
 
 
 EngineEvent = Ready | StartFailed | StepOutput | Alive
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """All that the engine process is told at start; sizes in tokens or bytes, None = derived.
-
-    `layout` is how KV memory is organised: rows on a CPU, slots on a GPU unless said otherwise.
-    """
-
-    model: str
-    store: str
-    device: str = "auto"
-    dtype: str = "auto"
-    max_batch_rows: int = 64
-    max_batch_tokens: int = 2048
-    max_waiting: int = 1024
-    kv_tokens: int | None = None
-    prefix_host_bytes: int | None = None
-    prefix_device_bytes: int | None = None
-    max_prefix_tokens: int = 1024
-    threads: int | None = None
-    layout: Literal["auto", "rows", "slots"] = "auto"

@@ -24,7 +24,6 @@ from prefixmux_server.engine.mailbox import Doorbell, Inbox, Outbox
 from prefixmux_server.engine.messages import (
     Abort,
     EngineCommand,
-    EngineSettings,
     Pin,
     Ready,
     StartFailed,
@@ -32,6 +31,7 @@ from prefixmux_server.engine.messages import (
     Submit,
 )
 from prefixmux_server.engine.pulse import Pulse
+from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.wire import Codec, commands
 
 # While requests only wait (for a prefix to load), the engine is still stepped this often, so that

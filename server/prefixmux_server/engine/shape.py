@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_store.validate import ModelShape, SiteShape
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 
-from prefixmux_server.engine.messages import StepRecord
+from prefixmux_server.engine.record import StepRecord
 
 MAX_STEPS = 10_000
 # Full batches reach this first. It keeps the log near 20 MB and, since every row is an object that

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prefixmux_server.engine.messages import TokenizerInfo
+from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.errors import InvalidRequest, TokenizerUnavailable
 from prefixmux_server.service.chat_template import (
     ChatTemplate,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from prefixmux_server.engine.messages import Ready, TokenizerInfo
+from prefixmux_server.engine.messages import Ready
+from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.service.text import TextCodec
 
 

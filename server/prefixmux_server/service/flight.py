@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from prefixmux_server.engine.messages import FinishReason, RowRecord, StepOutput, StepRecord
+from prefixmux_server.engine.messages import FinishReason, StepOutput
+from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.service.outcome import Outcome
 
 

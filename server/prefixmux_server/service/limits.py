@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.errors import InvalidParameter, InvalidRequest, PromptTooLong
 from prefixmux_server.service.parameters import Parameters

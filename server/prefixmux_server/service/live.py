@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from prefixmux_server.engine.messages import StepOutput, StepRecord
+from prefixmux_server.engine.messages import StepOutput
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.service.admission import monotonic
 from prefixmux_server.service.flight import Flight, Trace
 

@@ -11,7 +11,8 @@ from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from prefixmux_server.engine.messages import StepOutput, StepRecord
+from prefixmux_server.engine.messages import StepOutput
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.service.answer import AnswerTiming
 from prefixmux_server.service.flight import Flight, Trace
 from prefixmux_server.service.outcome import Outcome

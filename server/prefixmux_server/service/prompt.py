@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnavailable
 from prefixmux_server.service.request import GenerationRequest, TokenInput
 from prefixmux_server.service.target import Target
@@ -31,7 +31,7 @@ def prompt_of(
 ) -> Prompt:
     """Raises `InvalidRequest`, `TokenizerUnavailable`, `PromptTooLong` for a text beyond any
     model; their `param` names the field."""
-    input_ids = _input_ids(request.input, target, codec)
+    input_ids = _input_ids(request.input, target, codec, model)
     check_ids(input_ids, model, "input")
     given = _decoder_input(request.decoder_input, target, codec, model)
     decoder_ids = _decoder_start(target, model, given) + given
@@ -55,12 +55,26 @@ def begins_decoder(model: ModelInfo) -> tuple[int, ...]:
     return () if start is None else (start,)
 
 
-def _input_ids(given: TokenInput, target: Target, codec: TextCodec | None) -> tuple[int, ...]:
+def _input_ids(
+    given: TokenInput, target: Target, codec: TextCodec | None, model: ModelInfo
+) -> tuple[int, ...]:
     if not isinstance(given, str):
         return given
     codec = needed(codec, "input")
     text = _filled(target.defaults.template, given)
+    _check_length(text, codec, model, "input")
     return codec.following(text) if target.has_text else codec.encode(text)
+
+
+def _check_length(text: str, codec: TextCodec, model: ModelInfo, param: str) -> None:
+    """Before a text is tokenised that no tokens could make fit: that takes a second a megabyte."""
+    least = codec.least_tokens(text)
+    if model.context is not None and least > model.context:
+        raise PromptTooLong(
+            f"The {param} has at least {least} tokens, the model's context {model.context}: send"
+            " less.",
+            param=param,
+        )
 
 
 def _filled(template: str | None, given: str) -> str:
@@ -86,7 +100,12 @@ def _decoder_input(
             " is input.",
             param="decoder_input",
         )
-    ids = needed(codec, "decoder_input").plain(given) if isinstance(given, str) else given
+    if isinstance(given, str):
+        codec = needed(codec, "decoder_input")
+        _check_length(given, codec, model, "decoder_input")
+        ids = codec.plain(given)
+    else:
+        ids = given
     check_ids(ids, model, "decoder_input")
     return ids
 

@@ -9,7 +9,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.samples import Sample
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.engine.messages import StepOutput, StepRecord
+from prefixmux_server.engine.messages import StepOutput
+from prefixmux_server.engine.record import StepRecord
 from prefixmux_server.service.flight import Flight
 from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import PromptTooLong
 from prefixmux_store.errors import InvalidPrefix
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.engine.messages import RowRecord, StepRecord
+from prefixmux_server.engine.record import RowRecord, StepRecord
 
 NAMES_KEPT = 16_384
 Begun: TypeAlias = Callable[[str, str, str | None], None]

@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 
 from tokenizers import Encoding, Tokenizer
+from tokenizers.models import BPE
 
-from prefixmux_server.engine.messages import TokenizerInfo
+from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.service.decoding import Decoding, decoding_of
 
 BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
@@ -34,6 +35,13 @@ class TextCodec:
         )
         self._texts: dict[int, str] = {}
         self.decoding: Decoding = decoding_of(self._tokenizer.decoder)
+        self._most_bytes = _most_bytes(self._tokenizer, self.decoding)
+
+    def least_tokens(self, text: str) -> int:
+        """`text` has no fewer tokens than this, which costs nothing to know; 0: who knows."""
+        if self._most_bytes is None:
+            return 0
+        return len(text.encode()) // self._most_bytes
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self._encoded(text).ids)
@@ -88,6 +96,24 @@ class TextCodec:
         # The batch form lets other threads run meanwhile; `encode` would stop the event loop.
         (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=special)
         return encoding
+
+
+def _most_bytes(tokenizer: Tokenizer, decoding: Decoding) -> int | None:
+    """Of a text that one token can stand for. None where tokens may swallow more than they say:
+    by a normaliser, an unknown token, or the spaces around an added one."""
+    model = tokenizer.model
+    added = tokenizer.get_added_tokens_decoder().values()
+    if (
+        not isinstance(model, BPE)
+        or not decoding.joins_bytes
+        or tokenizer.normalizer is not None
+        or model.unk_token is not None
+        or any(token.lstrip or token.rstrip for token in added)
+    ):
+        return None
+    # Pieces are written with one character for each byte, added tokens as they are.
+    pieces = [len(piece) for piece in tokenizer.get_vocab(with_added_tokens=False)]
+    return max([*pieces, *(len(token.content.encode()) for token in added)], default=None)
 
 
 def _own(encoding: Encoding) -> slice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import InvalidRequest, TokenizerUnavailable
 from prefixmux_server.service.text import TextCodec
 from prefixmux_server.service.upload import PromptText

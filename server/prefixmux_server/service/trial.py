@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.engine.messages import EngineError, ModelInfo
+from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import Relayed
 from prefixmux_server.service.prompt import begins_decoder
 from prefixmux_store.content import Content

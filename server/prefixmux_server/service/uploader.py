@@ -10,7 +10,8 @@ import asyncio
 from contextlib import suppress
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.engine.messages import ModelInfo, Ready
+from prefixmux_server.engine.messages import Ready
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.engine.shape import model_shape
 from prefixmux_server.errors import EngineUnavailable, InvalidRequest
 from prefixmux_server.service.admission import check_stop

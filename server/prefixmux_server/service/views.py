@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prefixmux_server.engine.messages import ModelInfo, ResidencyState, SiteInfo
+from prefixmux_server.engine.messages import ResidencyState
+from prefixmux_server.engine.model_info import ModelInfo, SiteInfo
 from prefixmux_store.types import Part, Task, Version
 
 

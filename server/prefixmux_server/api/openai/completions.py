@@ -19,7 +19,8 @@ from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.values import well_formed
-from prefixmux_server.engine.messages import ModelInfo, Ready
+from prefixmux_server.engine.messages import Ready
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import InvalidRequest
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.spelling import Spelling

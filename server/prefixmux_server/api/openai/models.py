@@ -17,7 +17,7 @@ from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.services import AppServices, Services
 from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.values import MAX_VERSION, TASK_ID
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import EngineUnavailable
 from prefixmux_server.service.request import PartName
 from prefixmux_server.service.tenant import Tenant

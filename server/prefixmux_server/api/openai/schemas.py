@@ -16,7 +16,7 @@ from prefixmux_server.api.openai.models import named
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.parameters import MAX_SEED, Stop
 from prefixmux_server.api.values import Strict, Text
-from prefixmux_server.engine.messages import ModelInfo
+from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_store.types import JSON
 
