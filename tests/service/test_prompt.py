@@ -48,6 +48,20 @@ def test_text_stands_between_special_tokens() -> None:
     assert prompt == Prompt((LEAD, *ids("ab"), TAIL), (), 4)
 
 
+def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised() -> None:
+    assert MODEL.context is not None
+    long = "a" * (MODEL.context + 1) * 20
+    codec = Mock(wraps=CODEC)
+    for at, param in ((target(), "input"), (target("INFIX_TUNING"), "decoder_input")):
+        asked: dict[str, Any] = {"input": (5,), param: long}
+        request = GenerationRequest(**asked)
+        with pytest.raises(PromptTooLong) as refused:
+            prompt_of(request, at, codec, MODEL)
+        assert refused.value.param == param
+    codec.encode.assert_not_called()
+    codec.plain.assert_not_called()
+
+
 def test_ids_are_taken_as_they_are() -> None:
     for at in (target(), target("TEXT"), target("PREFIX_TUNING", template="Q: {input} A:")):
         assert made(MODEL, at, input=(5, 6)) == Prompt((5, 6), (), 2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from service.fakes import EOS, EOS_TEXT, INFO, ids
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from prefixmux_server.engine.model_info import TokenizerInfo
 from prefixmux_server.service.detokenizer import Detokenizer
@@ -38,6 +38,22 @@ def test_special_tokens_are_added_and_nothing_is_cut_or_padded() -> None:
 
 def test_decoding_skips_special_tokens() -> None:
     assert CODEC.decode([*ids("ab"), EOS]) == "ab"
+
+
+@given(st.text() | st.sampled_from(["ll" * 9, EOS_TEXT * 3, f"ef{EOS_TEXT}€"]))
+def test_a_text_has_no_fewer_tokens_than_its_bytes_say(text: str) -> None:
+    assert CODEC.least_tokens(text) <= len(CODEC.encode(text))
+    assert CODEC.least_tokens(text) >= len(text) // len(EOS_TEXT)
+
+
+def test_tokenizers_that_may_swallow_text_say_nothing() -> None:
+    """An unknown word is one token, however long; so is what stands around some added ones."""
+    assert word_codec().least_tokens("x" * 1000) == 0
+    greedy = Tokenizer.from_str(INFO.json)
+    greedy.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    swallowing = TextCodec(TokenizerInfo(greedy.to_str(), ()))
+    assert len(swallowing.encode(" " * 1000 + "<mask>")) < 1000 // len("<mask>")
+    assert swallowing.least_tokens(" " * 1000 + "<mask>") == 0
 
 
 def test_text_that_looks_special_is_special() -> None:

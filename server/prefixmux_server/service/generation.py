@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Self, TypeVar
@@ -36,6 +35,7 @@ from prefixmux_server.service.pace import Pace
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.steps import StepLog
 from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.turns import Turns
 
 # Separate from the threads of uploads, so that hashing a large file delays no request.
 ADMISSION_THREADS = 4
@@ -68,7 +68,7 @@ class GenerationService:
         self._observers = tuple(observers)
         self._max_seconds = max_seconds
         self._pace = pace or Pace()
-        self._threads = ThreadPoolExecutor(ADMISSION_THREADS, "prefixmux-admission")
+        self._turns = Turns(ADMISSION_THREADS, "prefixmux-admission")
         self._log = structlog.get_logger("prefixmux.generation")
 
     async def generate(self, tenant: Tenant, request: GenerationRequest) -> Answer:
@@ -99,7 +99,7 @@ class GenerationService:
             tenant.require("generate")
             with self._accounts.enter(tenant.name):
                 ready = self._ready()
-                return await self._in_thread(request, lambda: work(ready))
+                return await self._in_thread(course, lambda: work(ready))
         except BaseException as error:
             self._tell(course.outcome(code_of(error)))
             raise
@@ -108,7 +108,7 @@ class GenerationService:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._turns.close()
 
     async def _serve(
         self, tenant: Tenant, request: GenerationRequest, *, streamed: bool
@@ -135,7 +135,7 @@ class GenerationService:
     async def _admit(self, course: Course) -> Admitted:
         tenant, request, ready = course.tenant.name, course.request, self._ready()
         admitted = await self._in_thread(
-            request,
+            course,
             lambda: self._admission.admit(
                 tenant, request, ready, course.arrived, self._max_seconds
             ),
@@ -143,11 +143,11 @@ class GenerationService:
         self._steps.name(admitted.submit.id, tenant, request.task_id)
         return admitted
 
-    async def _in_thread(self, request: GenerationRequest, work: Callable[[], T]) -> T:
+    async def _in_thread(self, course: Course, work: Callable[[], T]) -> T:
         """Raises `DeadlineExceeded` if it takes longer than the request may."""
-        seconds = min(request.timeout_s or self._max_seconds, self._max_seconds)
+        seconds = min(course.request.timeout_s or self._max_seconds, self._max_seconds)
         async with in_time(seconds):
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await self._turns.run(course.tenant.name, work)
 
     async def _run(
         self, course: Course, admitted: Admitted, collected: Collected
