@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -47,12 +48,12 @@ async def _until(begun: list[str], count: int) -> None:
 async def test_what_work_gives_and_raises_comes_back(turns: Turns) -> None:
     assert await turns.run("a", lambda: 7) == 7
     with pytest.raises(KeyError):
-        await turns.run("a", lambda: {}["missing"])
+        await turns.run("a", partial({"here": 1}.__getitem__, "missing"))
 
 
 async def test_one_tenant_never_takes_every_thread(turns: Turns) -> None:
     held = Held()
-    many = [asyncio.create_task(turns.run("a", lambda n=n: held.work(f"a{n}"))) for n in range(9)]
+    many = [asyncio.create_task(turns.run("a", partial(held.work, f"a{n}"))) for n in range(9)]
     await _until(held.begun, 2)
     assert await turns.run("b", lambda: "at once") == "at once"
     assert held.begun == ["a0", "a1"]
@@ -66,7 +67,7 @@ async def test_tenants_go_in_turn() -> None:
     first = asyncio.create_task(turns.run("a", lambda: held.work("first")))
     await _until(held.begun, 1)
     asked = ["a", "a", "a", "b", "b", "c"]
-    rest = [asyncio.create_task(turns.run(t, lambda t=t: order.append(t))) for t in asked]
+    rest = [asyncio.create_task(turns.run(t, partial(order.append, t))) for t in asked]
     await asyncio.sleep(0)
     held.may_end.set()
     await asyncio.gather(first, *rest)
