@@ -165,7 +165,7 @@ class State:
 
 STATES = {
     "usual": State(shows=frozenset({200, 201, 204, 400, 401, 404, 405, 415, 422})),
-    "open": State(scopes=None, shows=frozenset({200, 201, 204, 400, 404, 422})),
+    "open": State(scopes=None, shows=frozenset({200, 201, 204, 404, 422})),
     "reader": State(scopes=("read",), shows=frozenset({200, 401, 403})),
     "generator": State(scopes=("generate",), shows=frozenset({200, 401, 403})),
     "wordless": State(_wordless, shows=frozenset({422})),
