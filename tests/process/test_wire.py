@@ -127,6 +127,16 @@ def test_only_finite_numbers_are_read(literal: bytes) -> None:
         commands().decode(body)
 
 
+@pytest.mark.parametrize("literal", [b"NaN", b"1e999", b"1", b"true", b"null"])
+def test_lists_of_numbers_hold_finite_ones(literal: bytes) -> None:
+    told = {"token_id": 1, "logprob": -1.0, "top_ids": [1], "top_logprobs": [-0.5]}
+    delta = {"id": "a", "token_ids": [1], "index": 0, "logprobs": [told]}
+    body = packed(["StepOutput", {**vars(StepOutput(None)), "deltas": [delta]}])
+    assert isinstance(events().decode(body), StepOutput)
+    with pytest.raises(WireError):
+        events().decode(body.replace(b"-0.5", literal))
+
+
 def test_deep_nesting_is_an_error() -> None:
     with pytest.raises(WireError):
         commands().decode(b"[" * 1_000_000)

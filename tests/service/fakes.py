@@ -19,7 +19,6 @@ from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
     FinishReason,
-    Likely,
     OutputEnd,
     PromptLogprobs,
     Ready,
@@ -375,5 +374,5 @@ class FakeGeneration:
 
 def likely(token_id: int, top: int) -> TokenLogprobs:
     """What the engine says of a token: its neighbours by number are the next likely."""
-    best = tuple(Likely((token_id + place) % VOCABULARY, -0.5 - place) for place in range(top))
-    return TokenLogprobs(token_id, -0.5, best)
+    best = tuple((token_id + place) % VOCABULARY for place in range(top))
+    return TokenLogprobs(token_id, -0.5, best, tuple(-0.5 - place for place in range(top)))

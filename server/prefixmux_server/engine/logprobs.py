@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prefixmux_server.engine.messages import LEAST_LOGPROB, Likely, TokenLogprobs
+from prefixmux_server.engine.messages import LEAST_LOGPROB, TokenLogprobs
 
 # Values that are looked at together: it bounds what a long prompt of a large vocabulary takes.
 _SLICE = 1 << 22
@@ -46,7 +46,8 @@ def _slice(logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob
         TokenLogprobs(
             token_id=token,
             logprob=values[0] if token < vocabulary else LEAST_LOGPROB,
-            top=tuple(map(Likely, order, values[1:])),
+            top_ids=tuple(order),
+            top_logprobs=tuple(values[1:]),
         )
         for token, order, values in zip(tokens, ranked.tolist(), scores.tolist(), strict=True)
     ]

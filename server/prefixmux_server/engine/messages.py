@@ -128,11 +128,19 @@ class Likely:
 @dataclass(frozen=True)
 class TokenLogprobs:
     """One token under log-softmax of the raw logits; `top` are the most likely ones, the best
-    first. What has no probability at all is `LEAST_LOGPROB`: JSON knows no infinity."""
+    first. What has no probability at all is `LEAST_LOGPROB`: JSON knows no infinity.
+
+    Kept as plain numbers: a step may have tens of thousands of them to tell.
+    """
 
     token_id: int
     logprob: float
-    top: tuple[Likely, ...]
+    top_ids: tuple[int, ...] = ()
+    top_logprobs: tuple[float, ...] = ()
+
+    @property
+    def top(self) -> tuple[Likely, ...]:
+        return tuple(map(Likely, self.top_ids, self.top_logprobs))
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ def builder(hint: object) -> Build:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple and arguments[1:] == (Ellipsis,):
         item = arguments[0]
+        if item is float:
+            return _numbers(hint)
         return _plain_items(hint, item) if item in (int, str) else _items(hint, builder(item))
     if origin is dict and arguments[0] is str:
         return _mapping(hint, builder(arguments[1]))
@@ -63,6 +65,19 @@ def _plain_items(hint: object, item: object) -> Build:
         if type(value) is not list or not only.issuperset(map(type, value)):
             raise mismatch(hint)
         return tuple(value)
+
+    return build
+
+
+def _numbers(hint: object) -> Build:
+    """Log-probabilities do, too. Finite floats, as they were written."""
+    plain = _plain_items(hint, float)
+
+    def build(value: object) -> object:
+        numbers = plain(value)
+        if not all(map(math.isfinite, numbers)):
+            raise mismatch(float)
+        return numbers
 
     return build
 
