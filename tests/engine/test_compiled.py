@@ -21,9 +21,9 @@ from support.tiny import prompt
 
 from prefixmux_server.engine.build import compiler
 from prefixmux_server.engine.compile import Compiler
+from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.memory.prefix import DECODER, PrefixKey
-from prefixmux_server.memory.residency import State
 from prefixmux_server.memory.select import LayoutName, make_memory
 from prefixmux_server.memory.source import PrefixLoadError, StoreSource
 from prefixmux_store.blobs import BlobStore

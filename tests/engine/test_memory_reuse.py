@@ -9,9 +9,10 @@ from support.tiny import Tiny, ask
 
 from prefixmux_server.engine.build import assemble
 from prefixmux_server.engine.fit import Limits
+from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import Residency, State
+from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import LayoutName, make_memory
 
 # One request with one prefix of 10 to 14 tokens, and nothing beside it.

@@ -10,8 +10,9 @@ from support.engines import TENANT, Answers, EngineParts, HeldExecutor, answer
 from support.tiny import Tiny, ask
 
 from prefixmux_server.engine.messages import Pin, ResidencyChange
+from prefixmux_server.memory.entries import State
+from prefixmux_server.memory.host import MAX_LOADS
 from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import MAX_LOADS, State
 from prefixmux_server.memory.select import LayoutName
 
 

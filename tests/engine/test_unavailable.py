@@ -6,8 +6,8 @@ from support.checks import check_texts, error_code
 from support.engines import Answers, HeldExecutor, answer
 from support.tiny import Tiny, ask
 
+from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import State
 from prefixmux_server.memory.select import LayoutName
 
 

@@ -20,9 +20,10 @@ from hypothesis.stateful import (
 from support.engines import DictSource, HeldExecutor, InlineExecutor
 from support.shelf import Shelf
 
+from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.loader import PrefixLoader
 from prefixmux_server.memory.prefix import PrefixKey, PrefixKV
-from prefixmux_server.memory.residency import Residency, State
+from prefixmux_server.memory.residency import Residency
 
 TOKEN = 8  # bytes of one token: keys and values, one layer, one head, one float each
 LENGTHS = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 8}

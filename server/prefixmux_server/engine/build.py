@@ -24,11 +24,12 @@ from prefixmux_server.engine.sampler import Sampler
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.shape import model_shape
+from prefixmux_server.memory.host import Compile, as_stored
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.loader import PrefixLoader, loader_threads
 from prefixmux_server.memory.memory import KVMemory, RowNeeds
 from prefixmux_server.memory.prefix import DECODER
-from prefixmux_server.memory.residency import Compile, Residency, as_stored
+from prefixmux_server.memory.residency import Residency
 from prefixmux_server.memory.select import (
     LayoutName,
     default_capacity,

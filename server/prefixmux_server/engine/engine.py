@@ -24,8 +24,8 @@ from prefixmux_server.engine.messages import (
 from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.engine.request import Request
 from prefixmux_server.engine.scheduler import Scheduler
+from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.prefix import PrefixKey
-from prefixmux_server.memory.residency import State
 
 
 @dataclass

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 
 from prefixmux_server.engine.queue import FairQueue
 from prefixmux_server.engine.request import Request
-from prefixmux_server.memory.residency import Residency, State
+from prefixmux_server.memory.entries import State
+from prefixmux_server.memory.residency import Residency
 
 
 class Prefetch:
