@@ -84,6 +84,7 @@ CALLED = {
 }
 TABLE |= CALLED | {
     ("GET", "/ui"): Access("read"),
+    ("GET", "/ui/"): Access("key"),
     ("GET", "/ui/tasks/{task_id}"): Access("read"),
     ("GET", "/ui/playground"): Access("generate"),
     ("GET", "/ui/live"): Access("read"),

@@ -78,6 +78,7 @@ class Visit:
         told = [
             {"name": name, "bytes": base64.b64encode(data).decode()} for name, data in files.items()
         ]
+        self.page.locator("#upload").wait_for()  # shown by the script that listens
         self.page.locator("#drop").evaluate(DROP, told)
 
     def overflow(self) -> int:

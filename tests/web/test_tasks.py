@@ -118,6 +118,7 @@ def test_a_folder_or_a_native_file_dropped_by_hand(
 
 
 def by_hand(visitor: Visit, path: Path) -> None:
+    visitor.page.locator("#upload").wait_for()
     zone = visitor.page.locator("#drop").bounding_box()
     assert zone is not None
     browser = visitor.page.context.new_cdp_session(visitor.page)

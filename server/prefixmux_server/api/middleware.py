@@ -117,7 +117,10 @@ class Reply:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            # A browser takes what tenants have stored for nothing but what it is said to be.
+            headers["x-content-type-options"] = "nosniff"
         elif self._bare:
             message = {**message, "body": b""}
         await self._send(message)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
+from starlette.responses import RedirectResponse
 
 from prefixmux_server.api.paths import PathTask
 from prefixmux_server.api.query import OnlyDeclared
@@ -56,6 +57,12 @@ async def tasks(
         search=search,
         max_upload_bytes=services.max_upload_bytes,
     )
+
+
+@router.get("/")
+async def slash(tenant: CurrentTenant) -> Response:
+    """What people type."""
+    return RedirectResponse(ROOT, 308)
 
 
 @router.get("/tasks/{task_id}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -33,7 +34,6 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     # Not `no-referrer`: forms would then say that they come from nowhere.
     "referrer-policy": "same-origin",
-    "x-content-type-options": "nosniff",
 }
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -89,7 +89,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"size": size, "moment": moment, "short": short, "count": count}
+    made.filters |= {"size": size, "moment": moment, "count": count, "json": as_json}
     return made
 
 
@@ -102,9 +102,9 @@ def _digest(css: Markup) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
 
 
-def size(count: int) -> str:
-    """`512 B`, `1.5 kB`, `12 MB`: three digits at most."""
-    value, unit = float(count), 0
+def size(number: int) -> str:
+    """Of bytes: `512 B`, `1.5 kB`, `12 MB`; three digits at most."""
+    value, unit = float(number), 0
     while value >= 999.5 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
     digits = 0 if value >= 9.95 or not unit else 1
@@ -124,6 +124,6 @@ def moment(seconds: float) -> Markup:
     )
 
 
-def short(digest: str) -> str:
-    """Enough of `sha256:<hex>` to tell it from others."""
-    return digest.removeprefix("sha256:")[:12]
+def as_json(value: object) -> str:
+    """To be escaped as any text is."""
+    return json.dumps(value, ensure_ascii=False)

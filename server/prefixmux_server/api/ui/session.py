@@ -48,7 +48,7 @@ async def _posted_key(request: Request) -> str | None:
     if media_type(request) != FORM:
         raise UnsupportedMediaType(f"Send the key as {FORM}.")
     raw = await read(request, MAX_FORM_BYTES, too_large(MAX_FORM_BYTES))
-    sent = parse_qs(raw.decode("latin-1"), max_num_fields=8).get("key", [])
+    sent = parse_qs(raw.decode("latin-1")).get("key", [])
     key = sent[0].strip() if len(sent) == 1 else ""
     return key if key.isascii() and key.isprintable() and key else None
 

@@ -53,7 +53,9 @@ export class Answer {
     }
   }
 
-  token({ text, token_ids }) {
+  /** A version may be set to have several outputs: the first is shown. */
+  token({ index, text, token_ids }) {
+    if (index) return;
     const now = performance.now();
     if (!this.count) {
       this.first = now;

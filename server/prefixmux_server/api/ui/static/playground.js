@@ -123,4 +123,5 @@ addEventListener("keydown", (event) => {
 });
 addEventListener("pagehide", stopAll);
 draw();
+at("run").disabled = false;
 suggest().catch(() => {});

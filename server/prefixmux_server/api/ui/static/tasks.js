@@ -142,12 +142,15 @@ const zone = at("upload"), drop = at("drop");
 if (zone) {
   zone.hidden = false;
   // A drop anywhere on the page is meant for the zone; the browser would open the file.
+  const ofFiles = (event) => event.dataTransfer.types.includes("Files");
   addEventListener("dragover", (event) => {
+    if (!ofFiles(event)) return;
     event.preventDefault();
     drop.classList.add("over");
   });
   addEventListener("dragleave", (event) => event.relatedTarget ?? drop.classList.remove("over"));
   addEventListener("drop", async (event) => {
+    if (!ofFiles(event)) return;
     event.preventDefault();
     drop.classList.remove("over");
     choose(await dropped(event.dataTransfer));
