@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from prefixmux_server.engine.choice import Said
+from prefixmux_server.engine.deadlines import Deadlines
 from prefixmux_server.engine.forward import Forward
 from prefixmux_server.engine.growth import NOT_FINITE, Growth
 from prefixmux_server.engine.messages import (
@@ -55,6 +56,7 @@ class Engine:
         self._encodes = encodes
         self._clock = clock
         self._requests: dict[str, Request] = {}
+        self._deadlines = Deadlines()
         self._events = _Events()
         self._step = 0
 
@@ -69,6 +71,7 @@ class Engine:
             raise ValueError("a request of this id is under way")
         request = Request(submit, self._clock(), encoded=not self._encodes)
         self._requests[submit.id] = request
+        self._deadlines.add(request)
         self._scheduler.submit(request)
 
     def abort(self, request_id: str, index: int | None = None) -> None:
@@ -186,12 +189,9 @@ class Engine:
         self._scheduler.retire(request)
 
     def _expire(self) -> None:
-        now = self._clock()
-        for request in list(self._requests.values()):
-            deadline = request.submit.deadline
-            if deadline is not None and now >= deadline:
-                message = "the request's deadline passed before it was finished"
-                self._finish(request, EngineError("deadline_exceeded", message))
+        for request in self._deadlines.passed(self._clock(), self._requests.values()):
+            message = "the request's deadline passed before it was finished"
+            self._finish(request, EngineError("deadline_exceeded", message))
 
     def _residency_changes(self) -> tuple[ResidencyChange, ...]:
         changes = self._scheduler.residency.drain_changes()
