@@ -56,7 +56,7 @@ class GenerationService:
         engine: EngineFront,
         admission: Admission,
         steps: StepLog,
-        accounts: Accounts | None = None,
+        accounts: Accounts,
         observers: Sequence[OutcomeObserver] = (),
         max_seconds: float = MAX_SECONDS,
         pace: Pace | None = None,
@@ -64,7 +64,7 @@ class GenerationService:
         self._engine = engine
         self._admission = admission
         self._steps = steps
-        self._accounts = Accounts() if accounts is None else accounts
+        self._accounts = accounts
         self._observers = tuple(observers)
         self._max_seconds = max_seconds
         self._pace = pace or Pace()
