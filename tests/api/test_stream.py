@@ -159,6 +159,12 @@ async def test_a_client_that_leaves_frees_its_row(api: Api, after: str) -> None:
     assert not made.whole
 
 
+async def test_nothing_runs_on_behind_a_stream(api: Api) -> None:
+    before = asyncio.all_tasks()
+    await finished(api)
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_drain_lets_a_stream_finish(api: Api) -> None:
     api.engine.reply = paused("hello")
     made = call(api)

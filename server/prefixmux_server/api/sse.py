@@ -6,7 +6,8 @@ An API says by its `Writer` how its events look; when they go out, and what ends
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from fastapi import Request
@@ -18,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from prefixmux_server.api import problems
 from prefixmux_server.api.feed import Feed
 from prefixmux_server.api.presence import until_gone
+from prefixmux_server.api.written import paced
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer, TokenEvent
 from prefixmux_server.service.lifecycle import Lifecycle
@@ -34,17 +36,18 @@ Events = AsyncGenerator[TokenEvent | Answer, None]
 
 
 class Writer(Protocol):
-    """The bytes of one or more events for each thing there is to tell; see `event`."""
+    """One or more events for each thing there is to tell, in pieces; see `event`."""
 
-    def tokens(self, told: TokenEvent) -> bytes: ...
-    def done(self, answer: Answer) -> bytes: ...
-    def error(self, error: PrefixmuxServerError) -> bytes: ...
+    def tokens(self, told: TokenEvent) -> Iterator[str]: ...
+    def done(self, answer: Answer) -> Iterator[str]: ...
+    def error(self, error: PrefixmuxServerError) -> Iterator[str]: ...
 
 
-def event(data: str, name: str | None = None) -> bytes:
+def event(data: Iterable[str], name: str | None = None) -> Iterator[str]:
     """`data` is of one line, as JSON is."""
-    head = "" if name is None else f"event: {name}{SEPARATOR}"
-    return f"{head}data: {data}{SEPARATOR}{SEPARATOR}".encode()
+    yield "data: " if name is None else f"event: {name}{SEPARATOR}data: "
+    yield from data
+    yield SEPARATOR * 2
 
 
 async def streaming(
@@ -111,20 +114,27 @@ class _Stream(EventSourceResponse):
         if isinstance(self._feed.end, Exception) and not _is_typed(self._feed.end):
             raise self._feed.end
 
+    @staticmethod
+    async def _listen_for_exit_signal() -> None:
+        """For ever: the drain ends the feed. The library would start a task that polls for the
+        end of uvicorn as long as the loop lives, and here would never be told of it."""
+        await asyncio.Event().wait()
+
 
 async def _body(feed: Feed, writer: Writer) -> AsyncIterator[bytes]:
     while True:
         await feed.news()
-        pieces = [writer.tokens(told) for told in feed.take()]
-        end = feed.end
+        told, end = feed.take(), feed.end
+        texts = chain.from_iterable(map(writer.tokens, told))
         if end is not None:
-            pieces.append(_terminal(end, writer))
-        yield b"".join(pieces)
+            texts = chain(texts, _terminal(end, writer))
+        # Whole events: a keep-alive may come between any two pieces that are sent.
+        yield b"".join([piece async for piece in paced(texts)])
         if end is not None:
             return
 
 
-def _terminal(end: Answer | Exception, writer: Writer) -> bytes:
+def _terminal(end: Answer | Exception, writer: Writer) -> Iterator[str]:
     if isinstance(end, Answer):
         return writer.done(end)
     return writer.error(problems.typed(end))
