@@ -72,7 +72,8 @@ class Visit:
     def sign_in(self, key: str) -> None:
         self.open()
         self.page.get_by_label("Key").fill(key)
-        self.page.get_by_role("button", name="Sign in").click()
+        with self.page.expect_navigation():
+            self.page.get_by_role("button", name="Sign in").click()
 
     def drop(self, files: Mapping[str, bytes]) -> None:
         told = [
