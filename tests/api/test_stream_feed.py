@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from service.fakes import likely
 
 from prefixmux_server.api.feed import Feed
 from prefixmux_server.errors import Draining
 from prefixmux_server.service.answer import Answer, TokenEvent
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.likely import Logprobs
 
 pytestmark = pytest.mark.anyio
 
 
 def told(index: int, text: str | None, *ids: int, logprob: bool = False) -> TokenEvent:
-    return TokenEvent(index, text, list(ids), [{"token_id": id} for id in ids] if logprob else None)
+    logprobs = Logprobs(None)
+    logprobs.take(likely(id, 2) for id in ids)
+    return TokenEvent(index, text, list(ids), logprobs if logprob else None)
 
 
 class Source:

@@ -214,8 +214,8 @@ async def test_no_tokens_at_all_for_those_who_ask_about_the_prompt(kept: Kept) -
     (output,) = answer.outputs
     assert (output.text, output.token_ids, output.finish_reason) == ("", [], "length")
     assert answer.prompt_logprobs is not None
-    assert answer.prompt_logprobs[0] is None
-    assert len(answer.prompt_logprobs) == 4
+    assert answer.prompt_logprobs.told()[0] is None
+    assert [entry["token"] for entry in answer.prompt_logprobs] == ["a", "m", "e"]
 
 
 async def test_errors_are_of_one_tree(kept: Kept) -> None:

@@ -12,6 +12,7 @@ from contextlib import aclosing
 
 from prefixmux_server.service.answer import Answer, TokenEvent
 from prefixmux_server.service.lifecycle import Lifecycle, draining
+from prefixmux_server.service.likely import Logprobs
 
 
 class Feed:
@@ -79,10 +80,10 @@ def _joined(events: Sequence[TokenEvent]) -> TokenEvent:
     if len(events) == 1:
         return first
     texts = [event.text for event in events if event.text is not None]
-    logprobs = [entry for event in events for entry in event.logprobs or ()]
+    logprobs = [event.logprobs for event in events if event.logprobs is not None]
     return TokenEvent(
         first.index,
         None if first.text is None else "".join(texts),
         [id for event in events for id in event.token_ids],
-        None if first.logprobs is None else logprobs,
+        Logprobs.joined(logprobs) if logprobs else None,
     )

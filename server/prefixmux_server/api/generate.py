@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
-from prefixmux_server.api import problems
+from prefixmux_server.api import problems, written
 from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.presence import while_connected
@@ -28,6 +28,8 @@ STREAMED = {
     "description": "With `stream`: events `token`, then one `done` (this answer) or `error`.",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
+# What is said of a row, by name.
+Row = Mapping[str, object]
 REFUSALS = errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504)
 
 router = APIRouter(route_class=StrictRoute, tags=["generate"])
@@ -63,35 +65,33 @@ async def generate(
         events = services.generation.stream(tenant, asked)
         return await streaming(request, services.lifecycle, events, TokenEvents(request_id))
     work = services.generation.generate(tenant, asked)
-    return await while_connected(request, services.lifecycle, work)
+    answer = await while_connected(request, services.lifecycle, work)
+    return await written.response(answer) if answer.is_large else answer
 
 
-@router.post("/generate/batch", responses=REFUSALS)
+@router.post("/generate/batch", response_model=BatchAnswer, responses=REFUSALS)
 async def generate_batch(
     request: Request, body: BatchBody, tenant: CurrentTenant, services: AppServices
-) -> BatchAnswer:
+) -> Response:
     tenant.require("generate")
     request_id: str = request.state.request_id
     rows = [_row(services.generation, tenant, row, request_id) for row in body.requests]
-    return BatchAnswer(results=await while_connected(request, services.lifecycle, _all(rows)))
+    results = await while_connected(request, services.lifecycle, _all(rows))
+    return await written.response({"results": results})
 
 
-async def _all(rows: Sequence[Coroutine[Any, Any, Done | Failed]]) -> list[Done | Failed]:
+async def _all(rows: Sequence[Coroutine[Any, Any, Row]]) -> list[Row]:
     """Cancelled together; an error that no row expects is the whole call's."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(row) for row in rows]
     return [task.result() for task in tasks]
 
 
-async def _row(
-    service: GenerationService, tenant: Tenant, row: object, request_id: str
-) -> Done | Failed:
+async def _row(service: GenerationService, tenant: Tenant, row: object, request_id: str) -> Row:
+    """As `Done` or `Failed` say."""
     try:
         asked = RowBody.model_validate(row).to_service(request_id)
-        return Done(response=await service.generate(tenant, asked))
+        return {"status": 200, "response": await service.generate(tenant, asked)}
     except (PrefixmuxServerError, StoreError, ValidationError) as error:
         failure = problems.typed(error)
-        return Failed(
-            status=failure.http_status,
-            error=ErrorDetail.model_validate(problems.detail(failure, request_id)),
-        )
+        return {"status": failure.http_status, "error": problems.detail(failure, request_id)}

@@ -5,16 +5,12 @@ Written without a schema's help: a token costs one line of JSON.
 
 from __future__ import annotations
 
-import json
-
-from pydantic import TypeAdapter
+from collections.abc import Iterator
 
 from prefixmux_server.api import problems, sse
+from prefixmux_server.api.written import ASCII, written
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer, TokenEvent
-
-ANSWER = TypeAdapter(Answer)
-ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class TokenEvents:
@@ -23,19 +19,18 @@ class TokenEvents:
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
 
-    def tokens(self, told: TokenEvent) -> bytes:
+    def tokens(self, told: TokenEvent) -> Iterator[str]:
         fields = {
             "index": told.index,
             "text": told.text,
             "token_ids": told.token_ids,
             "logprobs": told.logprobs,
         }
-        return sse.event(ENCODER.encode(fields), "token")
+        plain = told.logprobs is None
+        return sse.event([ASCII(fields)] if plain else written(fields, ASCII), "token")
 
-    def done(self, answer: Answer) -> bytes:
-        return sse.event(ANSWER.dump_json(answer, ensure_ascii=True).decode("ascii"), "done")
+    def done(self, answer: Answer) -> Iterator[str]:
+        return sse.event(written(answer, ASCII), "done")
 
-    def error(self, error: PrefixmuxServerError) -> bytes:
-        return sse.event(
-            ENCODER.encode({"error": problems.detail(error, self._request_id)}), "error"
-        )
+    def error(self, error: PrefixmuxServerError) -> Iterator[str]:
+        return sse.event([ASCII({"error": problems.detail(error, self._request_id)})], "error")

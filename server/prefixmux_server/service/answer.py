@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import InstanceOf, PlainSerializer
 
 from prefixmux_server.engine.messages import FinishReason
+from prefixmux_server.service.likely import Logprobs, PromptLogprobs
+
+# Numbers; an answer that has more is not to be written at one go.
+LARGE = 2048
+
+Told = Annotated[
+    InstanceOf[Logprobs],
+    PlainSerializer(Logprobs.told, return_type=list[dict[str, Any]]),
+]
+PromptTold = Annotated[
+    InstanceOf[PromptLogprobs],
+    PlainSerializer(PromptLogprobs.told, return_type=list[dict[str, Any] | None]),
+]
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,7 @@ class Output:
     finish_reason: FinishReason
     stop: str | int | None
     score: float | None = None
-    logprobs: list[dict[str, Any]] | None = None
+    logprobs: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +47,7 @@ class TokenEvent:
     index: int
     text: str | None
     token_ids: list[int]
-    logprobs: list[dict[str, Any]] | None
+    logprobs: Logprobs | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,13 @@ class Answer:
     prefixes: list[UsedPrefix]
     model: str
     outputs: list[Output]
-    prompt_logprobs: list[dict[str, Any] | None] | None
+    prompt_logprobs: PromptTold | None
     seed: int
     usage: Usage
     timing: AnswerTiming
+
+    @property
+    def is_large(self) -> bool:
+        told = [self.prompt_logprobs, *(output.logprobs for output in self.outputs)]
+        tokens = sum(len(output.token_ids) for output in self.outputs)
+        return tokens + sum(one.numbers for one in told if one is not None) > LARGE

@@ -6,14 +6,11 @@ are those that the request was admitted with.
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefixmux_server.engine.messages import BeamOutput, FinishReason, OutputEnd
 from prefixmux_server.errors import InternalError
 from prefixmux_server.service.admission import Admitted, monotonic
 from prefixmux_server.service.answer import Answer, AnswerTiming, Output, Usage, UsedPrefix
 from prefixmux_server.service.collect import Collected
-from prefixmux_server.service.likely import named
 from prefixmux_server.service.text import TextCodec
 from prefixmux_server.service.track import Track
 from prefixmux_store.names import joint_digest
@@ -33,7 +30,7 @@ def answer(admitted: Admitted, collected: Collected, tenant: str) -> Answer:
         prefixes=prefixes,
         model=admitted.model,
         outputs=outputs,
-        prompt_logprobs=_prompt_logprobs(admitted, collected),
+        prompt_logprobs=collected.prompt_logprobs,
         seed=submit.sampling.seed,
         usage=Usage(
             prompt_tokens=admitted.prompt_tokens,
@@ -50,15 +47,6 @@ def prefixes_read(admitted: Admitted, collected: Collected) -> list[UsedPrefix]:
         raise InternalError("The request ran with another prefix than asked for; it was dropped.")
     read = zip(admitted.target.parts, row.prefixes, row.prefix_tokens, strict=True)
     return [UsedPrefix(part.task_id, part.version, digest, tokens) for part, digest, tokens in read]
-
-
-def _prompt_logprobs(
-    admitted: Admitted, collected: Collected
-) -> list[dict[str, Any] | None] | None:
-    """Nothing predicts the first token."""
-    if admitted.submit.sampling.prompt_logprobs is None:
-        return None
-    return [None, *named(collected.prompt_logprobs, admitted.codec)]
 
 
 def _outputs(admitted: Admitted, collected: Collected) -> list[Output]:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 
+from prefixmux_server.engine import messages
 from prefixmux_server.engine.front import Generation
-from prefixmux_server.engine.messages import (
-    Finished,
-    PromptLogprobs,
-    Started,
-    TokenDelta,
-    TokenLogprobs,
-)
+from prefixmux_server.engine.messages import Finished, Started, TokenDelta
 from prefixmux_server.errors import EngineUnavailable, Relayed
 from prefixmux_server.service.admission import Admitted, monotonic
 from prefixmux_server.service.answer import TokenEvent
+from prefixmux_server.service.likely import PromptLogprobs
 from prefixmux_server.service.track import Track
 
 
@@ -35,7 +31,8 @@ class Collected:
         self.tracks = [
             Track(index, codec, parameters, streamed=streamed) for index in range(outputs)
         ]
-        self.prompt_logprobs: list[TokenLogprobs] = []
+        wanted = sampling.prompt_logprobs is not None
+        self.prompt_logprobs = PromptLogprobs(codec) if wanted else None
         self.started: Started | None = None
         self.finished: Finished | None = None
         self.read: set[tuple[str, ...]] = set()
@@ -70,8 +67,8 @@ class Collected:
             elif isinstance(event, Started):
                 self.started = event
                 self.read.add(event.prefixes)
-            elif isinstance(event, PromptLogprobs):
-                self.prompt_logprobs += event.logprobs
+            elif isinstance(event, messages.PromptLogprobs) and self.prompt_logprobs is not None:
+                self.prompt_logprobs.take(event.logprobs)
         for told in self._rest():
             yield told
 

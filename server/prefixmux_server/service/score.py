@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from prefixmux_server.errors import InternalError, PrefixmuxServerError
 from prefixmux_server.service.admission import monotonic
@@ -184,8 +183,8 @@ def _answer(rows: Sequence[Row], answers: Sequence[Answer], total_s: float) -> S
 
 def _score(index: int, row: Row, answer: Answer) -> TargetScore:
     """Raises `InternalError` unless the engine said what it was asked about these tokens."""
-    told: Sequence[Mapping[str, Any] | None] = answer.prompt_logprobs or []
-    own = [entry for entry in told[-len(row.token_ids) :] if entry is not None]
+    told = answer.prompt_logprobs
+    own = [] if told is None else list(told[-len(row.token_ids) :])
     if [entry["token_id"] for entry in own] != list(row.token_ids):
         raise InternalError("The engine scored other tokens than asked for; they were dropped.")
     return TargetScore(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from prefixmux_server.engine.messages import TokenDelta
 from prefixmux_server.service.answer import TokenEvent
 from prefixmux_server.service.detokenizer import Detokenizer
-from prefixmux_server.service.likely import named
+from prefixmux_server.service.likely import Logprobs
 from prefixmux_server.service.parameters import Parameters
 from prefixmux_server.service.stops import StopFinder
 from prefixmux_server.service.text import TextCodec
@@ -25,7 +24,7 @@ class Track:
     ) -> None:
         self.index = index
         self.token_ids: list[int] = []
-        self.logprobs: list[dict[str, Any]] | None = None if parameters.logprobs is None else []
+        self.logprobs = None if parameters.logprobs is None else Logprobs(codec)
         self._codec = codec
         self._least = parameters.min_new_tokens
         self._stops = bool(parameters.stop)
@@ -49,7 +48,7 @@ class Track:
         text = "".join(self._read_all(delta.token_ids))
         taken = len(self.token_ids) - before
         if self.logprobs is not None:
-            self.logprobs += named(delta.logprobs[:taken], self._codec)
+            self.logprobs.take(delta.logprobs[:taken])
         if text or not self._holding:
             return self._event(text)
         return None

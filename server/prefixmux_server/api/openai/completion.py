@@ -117,6 +117,5 @@ class CompletionWriter:
             return self._logprobs.of(index, output.logprobs)
         token_ids = self._echoes[prompt].token_ids
         # Not those that an infix puts behind the prompt.
-        told = (answer.prompt_logprobs or [])[1 : len(token_ids)]
-        entries = [*[entry for entry in told if entry is not None], *output.logprobs]
-        return self._logprobs.of(index, entries, first=token_ids[0])
+        told = (answer.prompt_logprobs or ())[: len(token_ids) - 1]
+        return self._logprobs.of(index, [*told, *output.logprobs], first=token_ids[0])

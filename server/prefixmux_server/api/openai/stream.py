@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from prefixmux_server.api.openai.writer import Writer
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer, TokenEvent, Usage
 
-DONE = sse.event("[DONE]")
+DONE = "[DONE]"
 
 
 class Chunks:
@@ -33,21 +33,23 @@ class Chunks:
         self._path = path
         self._includes_usage = includes_usage
 
-    def tokens(self, told: TokenEvent) -> bytes:
-        return b"".join(map(_event, self._writer.gained(told)))
+    def tokens(self, told: TokenEvent) -> Iterator[str]:
+        for chunk in self._writer.gained(told):
+            yield from _event(chunk)
 
-    def done(self, answer: Answer) -> bytes:
-        chunks = list(self._writer.ended(answer))
+    def done(self, answer: Answer) -> Iterator[str]:
+        for chunk in self._writer.ended(answer):
+            yield from _event(chunk)
         if self._includes_usage:
-            chunks.append(self._writer.used(answer))
-        return b"".join(map(_event, chunks)) + DONE
+            yield from _event(self._writer.used(answer))
+        yield from sse.event([DONE])
 
-    def error(self, error: PrefixmuxServerError) -> bytes:
-        return sse.event(json.dumps(errors.body(error, self._request_id, self._path)))
+    def error(self, error: PrefixmuxServerError) -> Iterator[str]:
+        return sse.event([json.dumps(errors.body(error, self._request_id, self._path))])
 
 
-def _event(chunk: BaseModel) -> bytes:
-    return sse.event(chunk.model_dump_json(ensure_ascii=True))
+def _event(chunk: BaseModel) -> Iterator[str]:
+    return sse.event([chunk.model_dump_json(ensure_ascii=True)])
 
 
 async def together(streams: Sequence[sse.Events], outputs: int) -> sse.Events:
