@@ -10,33 +10,26 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from prefixmux_store import cursors, format, upkeep
+from prefixmux_store import intake, reading, upkeep
 from prefixmux_store.backup import backup
 from prefixmux_store.blobs import BlobStore
-from prefixmux_store.catalogue import Catalogue, Commit, Draft
-from prefixmux_store.checks import check_defaults, check_description, check_exists
-from prefixmux_store.content import Content, check_count, composed, of_file
-from prefixmux_store.errors import (
-    BlobMissing,
-    DigestMismatch,
-    InvalidRequest,
-    TaskNotFound,
-    VersionNotFound,
-)
+from prefixmux_store.catalogue import Catalogue, Commit
+from prefixmux_store.checks import check_exists
+from prefixmux_store.content import composed, of_file
 from prefixmux_store.files import Files, OsFiles
 from prefixmux_store.format import PrefixFile
 from prefixmux_store.guard import Guard
 from prefixmux_store.keys import KeyRing
-from prefixmux_store.names import check_task_id, check_tenant, is_name
+from prefixmux_store.names import check_tenant
 from prefixmux_store.opening import enter
 from prefixmux_store.tenants import Footprint, Tenants
 from prefixmux_store.types import Defaults, GcReport, Page, Task, VerifyReport, Version
 from prefixmux_store.usage import UsageLedger
-from prefixmux_store.validate import ModelShape, check_model
+from prefixmux_store.validate import ModelShape
 
 
 class PrefixStore:
@@ -96,13 +89,7 @@ class PrefixStore:
         leaves no room.
         """
         check_tenant(tenant)
-        file = format.parse(data)
-        if digest is not None and digest != file.digest:
-            raise DigestMismatch
-        if shape is not None:
-            check_model(file, shape)
-        if check is not None:
-            check(file)
+        file = intake.checked_file(data, shape, digest, check)
         # Early, so that nothing is written in vain; `commit` decides.
         self._catalogue.check_room(tenant, file.digest, file.nbytes)
         with self._guard.writing():
@@ -138,17 +125,9 @@ class PrefixStore:
         description or defaults that cannot be kept, `PreconditionFailed` if `create_only` finds the
         task live, `QuotaExceeded` and `TenantFull` where the tenant's limits end.
         """
-        draft = _draft(tenant, task_id, of_file(staged), description, defaults)
-
-        def ensure_blob() -> None:
-            # A collection came between, whose grace was shorter than this upload took, or a
-            # discard of the same content? Another cannot before the version is visible.
-            with contextlib.suppress(BlobMissing):
-                if self._blobs.lasting_size(tenant, staged.digest) == staged.nbytes:
-                    return
-            self._blobs.write(tenant, staged.data)
-
-        commit = Commit(activate, create_only, self._clock(), ensure_blob)
+        draft = intake.checked_draft(tenant, task_id, of_file(staged), description, defaults)
+        ensure = partial(intake.ensure_file, self._blobs, tenant, staged)
+        commit = Commit(activate, create_only, self._clock(), ensure)
         with self._guard.writing():
             return self._catalogue.add(draft, commit)
 
@@ -169,16 +148,10 @@ class PrefixStore:
         their tasks: those may be deleted. Raises as `resolve_parts` does, too.
         """
         found = self.resolve_parts(tenant, parts)
-        draft = _draft(tenant, task_id, composed(found), description, defaults)
-
-        def ensure_parts() -> None:
-            # A part that was deleted since it was looked up may have lost its file.
-            for version in found:
-                self._catalogue.version(tenant, version.task_id, version.version)
-            for digest in draft.content.digests:
-                self._blobs.size(tenant, digest)
-
-        commit = Commit(activate, create_only, self._clock(), ensure_parts)
+        content = composed(found)
+        draft = intake.checked_draft(tenant, task_id, content, description, defaults)
+        ensure = partial(intake.ensure_parts, self._catalogue, self._blobs, tenant, found, content)
+        commit = Commit(activate, create_only, self._clock(), ensure)
         with self._guard.writing():
             return self._catalogue.add(draft, commit)
 
@@ -187,20 +160,11 @@ class PrefixStore:
     ) -> tuple[Version, ...]:
         """As `resolve`, for each; the `param` of an error says which one it is about. Raises
         `InvalidRequest` for none and for too many."""
-        check_count(len(parts))
-        found = []
-        for place, (task_id, version) in enumerate(parts):
-            try:
-                found.append(self.resolve(tenant, task_id, version))
-            except (TaskNotFound, VersionNotFound) as error:
-                error.param = f"compose.{place}.{error.param}"
-                raise
-        return tuple(found)
+        return reading.parts(self._catalogue, tenant, parts)
 
     def resolve(self, tenant: str, task_id: str, version: int | None) -> Version:
         """None: the active version. Raises `TaskNotFound`, `VersionNotFound`."""
-        check_exists(tenant, task_id)
-        return self._catalogue.version(tenant, task_id, version)
+        return reading.version(self._catalogue, tenant, task_id, version)
 
     def get_version(self, tenant: str, task_id: str, version: int) -> Version:
         return self.resolve(tenant, task_id, version)
@@ -213,23 +177,13 @@ class PrefixStore:
         self, tenant: str, limit: int = 100, cursor: str | None = None, query: str | None = None
     ) -> Page[Task]:
         """By task_id; `query` is a substring of it."""
-        cursors.check_limit(limit)
-        after = cursors.after_task(cursor)
-        text = query or ""
-        if not is_name(tenant) or not text.isascii():
-            return Page((), None)
-        found = self._catalogue.tasks(tenant, limit + 1, after, text)
-        return cursors.page(found, limit, lambda task: task.task_id)
+        return reading.tasks(self._catalogue, tenant, limit, cursor, query or "")
 
     def list_versions(
         self, tenant: str, task_id: str, limit: int = 100, cursor: str | None = None
     ) -> Page[Version]:
         """By number, the oldest first."""
-        cursors.check_limit(limit)
-        check_exists(tenant, task_id)
-        after = cursors.after_version(cursor)
-        found = self._catalogue.versions(tenant, task_id, limit + 1, after)
-        return cursors.page(found, limit, lambda version: str(version.version))
+        return reading.versions(self._catalogue, tenant, task_id, limit, cursor)
 
     def footprint(self, tenant: str) -> Footprint:
         return self.tenants.footprint(tenant)
@@ -237,14 +191,7 @@ class PrefixStore:
     def read_file(self, tenant: str, task_id: str, version: int | None) -> bytes:
         """The file as it was uploaded, hashed again. Raises `BlobMissing`, `BlobCorrupt` too, and
         `InvalidRequest` for a composed version, which has no file of its own."""
-        found = self.resolve(tenant, task_id, version)
-        if len(found.digests) > 1:
-            parts = ", ".join(f"{part.task_id} version {part.version}" for part in found.parts)
-            raise InvalidRequest(
-                f"This version is composed and has no file of its own: fetch its parts, {parts}.",
-                param="version",
-            )
-        return self._blobs.read(tenant, found.digests[0])
+        return reading.file(self._blobs, self.resolve(tenant, task_id, version))
 
     def activate(self, tenant: str, task_id: str, version: int) -> Task:
         check_exists(tenant, task_id)
@@ -288,26 +235,5 @@ class PrefixStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _draft(
-    tenant: str,
-    task_id: str,
-    content: Content,
-    description: str | None,
-    defaults: Defaults | None,
-) -> Draft:
-    return Draft(
-        check_tenant(tenant),
-        check_task_id(task_id),
-        content,
-        check_description(description),
-        check_defaults(defaults or Defaults()),
-    )
