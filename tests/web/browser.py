@@ -12,7 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    sync_playwright,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = (
@@ -104,13 +110,32 @@ class Visit:
 
 @contextmanager
 def visit(
-    browser: Browser, address: str, size: tuple[int, int] = WIDE, **options: Any
+    browser: Browser,
+    address: str,
+    size: tuple[int, int] = WIDE,
+    key: str | None = None,
+    **options: Any,
 ) -> Iterator[Visit]:
-    """Fails where a script failed, the policy was violated, or another origin was asked."""
+    """With `key`, signed in before. Fails where a script failed, the policy was violated, or
+    another origin was asked."""
     width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     context.set_default_timeout(WAIT_MS)
     context.add_init_script(WATCH)
+    if key is not None:
+        # As the server sets it.
+        context.add_cookies(
+            [
+                {
+                    "name": "prefixmux_key",
+                    "value": key,
+                    "domain": urlsplit(address).hostname or "",
+                    "path": "/ui",
+                    "httpOnly": True,
+                    "sameSite": "Strict",
+                }
+            ]
+        )
     visiting = Visit(context.new_page(), address.rstrip("/"))
     visiting.page.on("console", visiting.heard)
     visiting.page.on("pageerror", lambda error: visiting.wrong.append(str(error)))

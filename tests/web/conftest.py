@@ -66,8 +66,6 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture
 def visitor(browser: Browser, site: Site) -> Iterator[Visit]:
     """Signed in with every scope."""
-    with visit(browser, site.address) as visiting:
-        visiting.expected = {401}
-        visiting.sign_in(site.key)
-        visiting.expected = set()
+    with visit(browser, site.address, key=site.key) as visiting:
+        visiting.open()
         yield visiting

@@ -7,6 +7,7 @@ from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, expect
+
 from web.browser import NARROW, WIDE, visit
 from web.conftest import Site
 
@@ -81,9 +82,8 @@ def test_every_page(
 
 
 def test_the_keyboard_is_enough(browser: Browser, site: Site) -> None:
-    with visit(browser, site.address) as visitor:
-        visitor.expected = {401}
-        visitor.sign_in(site.key)
+    with visit(browser, site.address, key=site.key) as visitor:
+        visitor.open()
         keyboard, focused = visitor.page.keyboard, visitor.page.locator(":focus")
         keyboard.press("Tab")
         expect(focused).to_have_text("Skip to the content")

@@ -53,10 +53,23 @@ def test_a_wrong_key_then_a_right_one_then_out(browser: Browser, site: Site) -> 
         assert visitor.page.context.cookies() == []
 
 
+def test_a_link_of_another_site_finds_who_is_signed_in(visitor: Visit) -> None:
+    """The browser sends such a cookie only when the page itself asks."""
+    visitor.expected = {401}
+    visitor.page.goto("about:blank")
+    visitor.page.set_content(f'<a href="{visitor.address}/ui/tasks/e2e">e2e</a>')
+    visitor.page.get_by_role("link").click()
+    expect(visitor.page.get_by_role("heading", name="e2e")).to_be_visible()
+    visitor.page.context.clear_cookies()
+    visitor.page.goto("about:blank")
+    visitor.page.set_content(f'<a href="{visitor.address}/ui/tasks/e2e">e2e</a>')
+    visitor.page.get_by_role("link").click()
+    expect(visitor.page.get_by_label("Key")).to_be_visible()
+
+
 def test_the_list_needs_no_script(browser: Browser, site: Site) -> None:
-    with visit(browser, site.address, java_script_enabled=False) as visitor:
-        visitor.expected = {401}
-        visitor.sign_in(site.key)
+    with visit(browser, site.address, key=site.key, java_script_enabled=False) as visitor:
+        visitor.open()
         assert set(TASKS) <= set(names(visitor))
         visitor.page.get_by_label("Part of a task’s name").fill("snip")
         visitor.page.get_by_role("button", name="Find").click()
@@ -201,9 +214,8 @@ def test_what_another_has_deleted_is_told(visitor: Visit, site: Site) -> None:
 
 
 def test_a_reader_can_change_nothing(browser: Browser, site: Site) -> None:
-    with visit(browser, site.address) as visitor:
-        visitor.expected = {401}
-        visitor.sign_in(site.reader)
+    with visit(browser, site.address, key=site.reader) as visitor:
+        visitor.open()
         assert set(TASKS) <= set(names(visitor))
         assert visitor.page.locator("#upload").count() == 0
         expect(visitor.page.get_by_role("link", name="Playground")).to_have_count(0)

@@ -24,13 +24,20 @@ def speaks(scope: Scope) -> bool:
     )
 
 
+def _by_link(scope: Scope) -> bool:
+    """Followed from another site, where the browser keeps the cookie back. What the page asks for
+    itself is of its own site: it tries once more, and reading changes nothing."""
+    return Headers(scope=scope).get("sec-fetch-site") == "cross-site"
+
+
 def response(
     error: PrefixmuxServerError, request_id: str, headers: Mapping[str, str], scope: Scope
 ) -> Response:
     """With the status and the headers that the error has everywhere."""
     if isinstance(error, Unauthorized):
         wrong = (scope["method"], scope["path"]) == SIGN_IN
-        answer = page(scope, "sign_in.html", error.http_status, wrong=wrong)
+        again = not wrong and _by_link(scope)
+        answer = page(scope, "sign_in.html", error.http_status, wrong=wrong, again=again)
     else:
         title = HTTPStatus(error.http_status).phrase
         answer = page(
