@@ -6,14 +6,13 @@ The converters come with the server's part of the package, which is imported onl
 from __future__ import annotations
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from prefixmux.cli.extra import imported
 from prefixmux.cli.output import show_json, show_table
-from prefixmux.cli.serve import USAGE
 from prefixmux.cli.session import REFUSED, JsonOption
 
 
@@ -50,16 +49,8 @@ def convert(
     as_json: JsonOption = False,
 ) -> None:
     """Convert a prefix; reads PyTorch's files without running what is in them."""
-    try:
-        folders = import_module("prefixmux_store.convert.folders")
-        errors = import_module("prefixmux_store.errors")
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: {error.name} is not installed, which converting needs:"
-            " pip install 'prefixmux[server]'",
-            err=True,
-        )
-        raise typer.Exit(USAGE) from error
+    names = ("prefixmux_store.convert.folders", "prefixmux_store.errors")
+    folders, errors = imported(*names, need="converting")
     try:
         made = folders.convert(
             source,

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from prefixmux.cli.serve import USAGE
+from prefixmux.cli.extra import imported
 from prefixmux.cli.session import REFUSED
 
 StoreOption: TypeAlias = Annotated[
@@ -27,12 +26,14 @@ StoreOption: TypeAlias = Annotated[
     ),
 ]
 
+MODULES = ("prefixmux_store.store", "prefixmux_store.opening", "prefixmux_store.errors")
+
 
 @contextmanager
 def opened(folder: Path, *, as_json: bool, create: bool = False) -> Iterator[Any]:
     """The `PrefixStore`; without `create` there has to be one. Refusals inside are shown on
     stderr and end the program."""
-    store, opening, errors = _modules()
+    store, opening, errors = imported(*MODULES, need="work on a store")
     if not create and not (folder / opening.CATALOGUE_NAME).is_file():
         message = f"There is no store in {folder}; `prefixmux serve` makes one."
         _show_refusal("not_found", message, "store", as_json=as_json)
@@ -43,22 +44,6 @@ def opened(folder: Path, *, as_json: bool, create: bool = False) -> Iterator[Any
     except errors.StoreError as error:
         _show_refusal(error.code, error.message, error.param, as_json=as_json)
         raise typer.Exit(REFUSED) from error
-
-
-def _modules() -> tuple[Any, Any, Any]:
-    try:
-        return (
-            import_module("prefixmux_store.store"),
-            import_module("prefixmux_store.opening"),
-            import_module("prefixmux_store.errors"),
-        )
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: {error.name} is not installed, which work on a store needs:"
-            " pip install 'prefixmux[server]'",
-            err=True,
-        )
-        raise typer.Exit(USAGE) from error
 
 
 def _show_refusal(code: str, message: str, param: str | None, *, as_json: bool) -> None:

@@ -14,10 +14,10 @@ from prefixmux.cli.progress import bar
 from prefixmux.cli.push import compose, push
 from prefixmux.cli.session import Connection, TaskArgument
 from prefixmux.cli.show import show, versions
+from prefixmux.cli.words import VersionOption
 from prefixmux.client import Client
 from prefixmux.stored import Task, Version
 
-VersionOption = Annotated[int | None, typer.Option(help="Default: the active one.")]
 COLUMNS = ("TASK", "ACTIVE", "VERSIONS", "METHOD", "TOKENS", "SIZE", "WHERE", "UPDATED")
 
 

@@ -26,12 +26,10 @@ def score(
         list[str],
         typer.Option("--target", "-t", metavar="TEXT", help="As it follows the input; repeatable."),
     ],
-    version: Annotated[int | None, typer.Option(help="Default: the active one.")] = None,
+    version: said.VersionOption = None,
     compose: said.ComposeOption = None,
-    decoder_input: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What a decoder, or an infix, goes on with.")
-    ] = None,
-    ids: Annotated[bool, typer.Option("--ids", help="Tokens are ids: 5,17,2.")] = False,
+    decoder_input: said.DecoderInputOption = None,
+    ids: said.IdsOption = False,
 ) -> None:
     """Score targets after one input with a task's prefix: the likeliest first.
 

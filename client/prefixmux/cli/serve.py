@@ -5,12 +5,11 @@ Knows the names of the flags, not their defaults nor the environment: the server
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Annotated, Literal
 
 import typer
 
-USAGE = 2
+from prefixmux.cli.extra import imported
 
 
 def serve(
@@ -80,14 +79,6 @@ def serve(
 
     Every flag is also PREFIXMUX_<FLAG>; flag before environment before file before default.
     """
-    try:
-        server = import_module("prefixmux_server.main")
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: {error.name} is not installed, which serving needs:"
-            " pip install 'prefixmux[server]'",
-            err=True,
-        )
-        raise typer.Exit(USAGE) from error
+    (server,) = imported("prefixmux_server.main", need="serving")
     given = {name: value for name, value in context.params.items() if value is not None}
     raise typer.Exit(server.main(given))

@@ -14,6 +14,7 @@ from prefixmux.client import Client
 from prefixmux.errors import APIConnectionError, InvalidArgumentError, PrefixmuxError
 
 REFUSED = 1
+USAGE = 2
 UNREACHABLE = 3
 
 ServerOption: TypeAlias = Annotated[

@@ -41,6 +41,11 @@ ComposeOption: TypeAlias = Annotated[
         "--compose", metavar="TASK[@VERSION]", help="Instead of TASK, one behind another."
     ),
 ]
+VersionOption: TypeAlias = Annotated[int | None, typer.Option(help="Default: the active one.")]
+DecoderInputOption: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What a decoder, or an infix, goes on with.")
+]
+IdsOption: TypeAlias = Annotated[bool, typer.Option("--ids", help="Tokens are ids: 5,17,2.")]
 
 
 def task_and_text(words: list[str], compose: list[str] | None) -> tuple[str | None, str]:
