@@ -69,6 +69,7 @@ class EngineLink:
 
     async def receive(self) -> EngineEvent | None:
         """The next event; None when the process has ended. Raises `WireError`."""
+        await asyncio.sleep(0)  # many may have come at once: others have their turn between them
         while not self._arrived:
             data = await self._reader.read(CHUNK)
             if not data:

@@ -30,6 +30,7 @@ from prefixmux_server.engine.messages import (
     StepOutput,
     Submit,
 )
+from prefixmux_server.engine.parts import parts
 from prefixmux_server.engine.pulse import Pulse
 from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.wire import Codec, commands
@@ -102,7 +103,8 @@ class EngineLoop:
         self._pulse.rest()  # also while the parent does not read: that is no hang of this process
         if output is None:
             return STALLED_SECONDS
-        self._outbox.send(output)
+        for part in parts(output):
+            self._outbox.send(part)
         return 0
 
     def _obey(self, command: EngineCommand) -> bool:
