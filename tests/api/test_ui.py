@@ -10,7 +10,7 @@ import pytest
 from api.conftest import Api, error_of
 from service.fakes import native
 
-from prefixmux_server.api.ui.rendering import count, moment, size
+from prefixmux_server.api.ui.figures import count, moment, size
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +110,14 @@ async def test_without_a_key_every_page_is_the_way_in(api: Api, admin: str) -> N
     (body,) = bodies
     assert b"/ui/static" not in body
     assert "style-src 'sha256-" in answer.headers["content-security-policy"]
+
+
+async def test_a_link_from_elsewhere_is_followed_once_more(api: Api, admin: str) -> None:
+    """The browser keeps the cookie back until the page itself asks, which it does once."""
+    refresh = '<meta http-equiv="refresh" content="0">'
+    assert refresh in (await Visitor(api).get("/ui", **{"sec-fetch-site": "cross-site"})).text
+    for site in ("same-origin", "none"):
+        assert refresh not in (await Visitor(api).get("/ui", **{"sec-fetch-site": site})).text
 
 
 async def test_scripts_are_answered_as_the_api_answers(api: Api, admin: str) -> None:

@@ -6,6 +6,7 @@
     calls      what the pages' scripts call, by the same routes as the API
     assets     the style and the scripts
     rendering  templates, what surrounds every page, the headers of each
+    figures    sizes and times as people read them
     errors     what went wrong, as a page
 
 Nothing here knows how anything is done: the services are those of the API.

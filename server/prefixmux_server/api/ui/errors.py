@@ -24,12 +24,6 @@ def speaks(scope: Scope) -> bool:
     )
 
 
-def _by_link(scope: Scope) -> bool:
-    """Followed from another site, where the browser keeps the cookie back. What the page asks for
-    itself is of its own site: it tries once more, and reading changes nothing."""
-    return Headers(scope=scope).get("sec-fetch-site") == "cross-site"
-
-
 def response(
     error: PrefixmuxServerError, request_id: str, headers: Mapping[str, str], scope: Scope
 ) -> Response:
@@ -45,3 +39,9 @@ def response(
         )
     answer.headers.update(headers)
     return answer
+
+
+def _by_link(scope: Scope) -> bool:
+    """Followed from another site, where the browser keeps the cookie back. What the page asks for
+    itself is of its own site: it tries once more, and reading changes nothing."""
+    return Headers(scope=scope).get("sec-fetch-site") == "cross-site"

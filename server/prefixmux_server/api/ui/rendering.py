@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 
@@ -19,6 +17,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import Scope
 
 from prefixmux_server.api.services import Services
+from prefixmux_server.api.ui.figures import as_json, count, moment, size
 from prefixmux_server.service.tenant import Tenant
 
 PACKAGE = "prefixmux_server.api.ui"
@@ -35,7 +34,6 @@ HEADERS = {
     # Not `no-referrer`: forms would then say that they come from nowhere.
     "referrer-policy": "same-origin",
 }
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True)
@@ -100,30 +98,3 @@ def _style() -> Markup:
 
 def _digest(css: Markup) -> str:
     return base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-
-
-def size(number: int) -> str:
-    """Of bytes: `512 B`, `1.5 kB`, `12 MB`; three digits at most."""
-    value, unit = float(number), 0
-    while value >= 999.5 and unit < len(UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    digits = 0 if value >= 9.95 or not unit else 1
-    return f"{value:.{digits}f} {UNITS[unit]}"
-
-
-def count(number: int) -> str:
-    """With thin spaces between thousands."""
-    return f"{number:,}".replace(",", "\u202f")
-
-
-def moment(seconds: float) -> Markup:
-    """A time since 1970, to the minute, in UTC."""
-    at = datetime.fromtimestamp(seconds, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(
-        at.isoformat(timespec="seconds"), at.strftime("%Y-%m-%d %H:%M")
-    )
-
-
-def as_json(value: object) -> str:
-    """To be escaped as any text is."""
-    return json.dumps(value, ensure_ascii=False)
