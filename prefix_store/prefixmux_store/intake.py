@@ -64,11 +64,11 @@ def ensure_file(blobs: BlobStore, tenant: str, staged: PrefixFile) -> None:
 
 
 def ensure_parts(
-    catalogue: Catalogue, blobs: BlobStore, tenant: str, found: Sequence[Version], content: Content
+    catalogue: Catalogue, blobs: BlobStore, draft: Draft, found: Sequence[Version]
 ) -> None:
     """Raises what is missing: a part that was deleted since it was looked up may have lost its
     file."""
     for version in found:
-        catalogue.version(tenant, version.task_id, version.version)
-    for digest in content.digests:
-        blobs.size(tenant, digest)
+        catalogue.version(draft.tenant, version.task_id, version.version)
+    for digest in draft.content.digests:
+        blobs.size(draft.tenant, digest)

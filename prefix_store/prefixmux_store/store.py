@@ -148,9 +148,8 @@ class PrefixStore:
         their tasks: those may be deleted. Raises as `resolve_parts` does, too.
         """
         found = self.resolve_parts(tenant, parts)
-        content = composed(found)
-        draft = intake.checked_draft(tenant, task_id, content, description, defaults)
-        ensure = partial(intake.ensure_parts, self._catalogue, self._blobs, tenant, found, content)
+        draft = intake.checked_draft(tenant, task_id, composed(found), description, defaults)
+        ensure = partial(intake.ensure_parts, self._catalogue, self._blobs, draft, found)
         commit = Commit(activate, create_only, self._clock(), ensure)
         with self._guard.writing():
             return self._catalogue.add(draft, commit)
