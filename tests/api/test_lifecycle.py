@@ -110,6 +110,34 @@ async def test_the_end_of_a_drain_answers_what_is_left(api: Api) -> None:
     assert await api.lifecycle.idle(60)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/generate", "application/json"),
+        ("PUT", "/prefixes/e2e", "application/octet-stream"),
+        ("POST", "/prefixes", "application/json"),
+        ("POST", "/prefixes", "multipart/form-data; boundary=x"),
+    ],
+)
+async def test_the_end_of_a_drain_answers_whose_body_still_arrives(
+    api: Api, method: str, path: str, kind: str
+) -> None:
+    begun = asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield b"--x\r\n"  # what a form begins with
+        begun.set()
+        await asyncio.Event().wait()
+
+    headers = {"content-type": kind}
+    asked = api.client.request(method, path, content=trickle(), headers=headers)
+    answering = asyncio.create_task(asked)
+    await asyncio.wait_for(begun.wait(), 20)
+    api.lifecycle.cut()
+    error_of(await asyncio.wait_for(answering, 20), 503, "draining")
+    assert api.lifecycle.accepted == 0
+
+
 async def test_a_full_queue_says_how_long_it_takes(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from prefixmux_server.errors import (
     InvalidRequest,
     UnsupportedMediaType,
 )
+from prefixmux_server.service.lifecycle import Lifecycle, draining
 
 MAX_DEPTH = 32
 # Far above any object of the contract: each unknown name would cost an error of its own.
@@ -63,18 +64,34 @@ async def limited(
 
 
 @asynccontextmanager
-async def in_time(limit: int) -> AsyncIterator[None]:
-    """For reading a body of up to `limit` bytes. Raises `InvalidRequest` when it is too slow."""
+async def in_time(request: Request, limit: int) -> AsyncIterator[None]:
+    """For reading a body of up to `limit` bytes. Raises `InvalidRequest` when it is too slow, and
+    `Draining` when the drain has to end."""
+    lifecycle: Lifecycle = request.app.state.services.lifecycle
+    cutting = asyncio.ensure_future(lifecycle.until_cut())
     try:
-        async with asyncio.timeout(GRACE_S + limit / MIN_BYTES_PER_S):
-            yield
+        async with asyncio.timeout(GRACE_S + limit / MIN_BYTES_PER_S) as deadline:
+
+            def cut(_: object) -> None:
+                if not deadline.expired():
+                    deadline.reschedule(0.0)
+
+            cutting.add_done_callback(cut)
+            try:
+                yield
+            finally:
+                cutting.remove_done_callback(cut)
     except TimeoutError:
+        if cutting.done():
+            raise draining() from None
         raise InvalidRequest("The body took too long to arrive; send it again.") from None
+    finally:
+        cutting.cancel()
 
 
 async def read(request: Request, limit: int, too_large: Exception) -> bytes:
     refuse_encoding(request)
-    async with in_time(limit):
+    async with in_time(request, limit):
         return b"".join([piece async for piece in limited(request, limit, too_large)])
 
 

@@ -32,7 +32,7 @@ async def read_form(request: Request, limit: int, too_large: Exception) -> FormD
     """
     pieces = limited(request, limit + FORM_OVERHEAD, too_large)
     try:
-        async with in_time(limit):
+        async with in_time(request, limit):
             return await _Parser(_headers(request), pieces).parse()
     except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
         raise InvalidRequest("The multipart form could not be read.") from error
