@@ -22,7 +22,7 @@ class ServerProcess:
     def __init__(self, bench: Bench, *flags: str) -> None:
         self._process = _start(bench, flags)
         try:
-            self.url = _base_url(self._process)
+            self.url = url_of(self._process)
             with Client(self.url) as client:
                 for task in range(bench.largest):
                     client.prefixes.upload(task_id(task), bench.artefacts.adapter(task))
@@ -48,7 +48,8 @@ def _start(bench: Bench, flags: tuple[str, ...]) -> subprocess.Popen[str]:
         )
 
 
-def _base_url(process: subprocess.Popen[str]) -> str:
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Once it is ready. Raises RuntimeError if it ends before that."""
     assert process.stdout is not None
     deadline = threading.Timer(_START_SECONDS, process.kill)
     deadline.start()

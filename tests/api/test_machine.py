@@ -399,5 +399,6 @@ def test_in_any_order() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_in_many_orders() -> None:
     run_state_machine_as_test(Machine, settings=settings(usual, max_examples=1000))

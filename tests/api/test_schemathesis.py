@@ -261,6 +261,7 @@ def test_what_the_net_answers_is_declared_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", STATES)
 def test_many_requests(tmp_path: Path, name: str, seed: int) -> None:
