@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import (
     Browser,
     ConsoleMessage,
+    Locator,
     Page,
     Request,
     sync_playwright,
@@ -87,6 +88,15 @@ class Visit:
         ]
         self.page.locator("#upload").wait_for()  # shown by the script that listens
         self.page.locator("#drop").evaluate(DROP, told)
+
+    def names(self) -> list[str]:
+        """Of the tasks that the list shows."""
+        return self.page.locator("#list tbody th").all_inner_texts()
+
+    @property
+    def said(self) -> Locator:
+        """Where a page tells what the server said."""
+        return self.page.locator("#said")
 
     def overflow(self) -> int:
         """Pixels that the page is wider than its window."""

@@ -1,15 +1,14 @@
-"""The tasks of a key, and uploads by drag and drop, in a real browser."""
+"""The tasks of a key, in a real browser."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, expect
+from playwright.sync_api import Browser, expect
 
-from web.browser import Visit, folder, visit
+from web.browser import Visit, visit
 from web.conftest import DEMO, TASKS, Site
 
 PLANTED = "<img src=x onerror=window.violations.push('planted')>"
@@ -23,18 +22,6 @@ def fresh(site: Site) -> Iterator[str]:
             client.prefixes.upload("fresh", DEMO / "prefixes" / content, description=PLANTED)
         yield "fresh"
         client.prefixes.delete("fresh")
-
-
-def names(visitor: Visit) -> list[str]:
-    return visitor.page.locator("#list tbody th").all_inner_texts()
-
-
-def said(visitor: Visit) -> Locator:
-    return visitor.page.locator("#said")
-
-
-def upload(visitor: Visit) -> None:
-    visitor.page.get_by_role("button", name="Upload").click()
 
 
 def test_a_wrong_key_then_a_right_one_then_out(browser: Browser, site: Site) -> None:
@@ -70,10 +57,10 @@ def test_a_link_of_another_site_finds_who_is_signed_in(visitor: Visit) -> None:
 def test_the_list_needs_no_script(browser: Browser, site: Site) -> None:
     with visit(browser, site.address, key=site.key, java_script_enabled=False) as visitor:
         visitor.open()
-        assert set(TASKS) <= set(names(visitor))
+        assert set(TASKS) <= set(visitor.names())
         visitor.page.get_by_label("Part of a task’s name").fill("snip")
         visitor.page.get_by_role("button", name="Find").click()
-        assert names(visitor) == ["snips"]
+        assert visitor.names() == ["snips"]
         visitor.page.get_by_role("link", name="snips").click()
         expect(visitor.page.get_by_role("article")).to_contain_text("PREFIX_TUNING")
         assert visitor.page.locator("button[data-act]:visible").count() == 0
@@ -93,88 +80,6 @@ def test_tasks_have_colours_of_their_own(visitor: Visit) -> None:
     }""")
         == "--hue: 15; --shade: 7%;"
     )  # for ever: who knows a task by its colour goes on to
-
-
-def test_pefts_two_files_dropped_together(visitor: Visit, site: Site) -> None:
-    files = folder(DEMO / "prefixes" / "tv")
-    visitor.drop(files)
-    expect(visitor.page.locator("#chosen li")).to_have_count(2)
-    visitor.page.get_by_label("Task", exact=True).fill("dropped")
-    visitor.page.get_by_label("Description").fill(PLANTED)
-    upload(visitor)
-    expect(said(visitor)).to_contain_text("dropped has version 1 now")
-    expect(visitor.page.locator("#list tbody th", has_text="dropped")).to_be_visible()
-    with site.client() as client:
-        (version,) = client.prefixes.versions("dropped")
-        assert version.description == PLANTED
-        expect(said(visitor)).to_contain_text(version.prefix_digest)
-        visitor.drop(files)
-        visitor.page.get_by_label("Task", exact=True).fill("dropped")
-        upload(visitor)
-        expect(said(visitor)).to_contain_text("holds the same content already, as version 1")
-        client.prefixes.delete("dropped")
-
-
-def test_a_folder_or_a_native_file_dropped_by_hand(
-    visitor: Visit, site: Site, tmp_path: Path
-) -> None:
-    """As the browser itself hears of a drop, with the files' names for their tasks'."""
-    with site.client() as client:
-        native = tmp_path / "My Native.safetensors"
-        client.prefixes.download("hotel", native)
-        for path, task in ((DEMO / "prefixes" / "restaurant", "restaurant"), (native, "my-native")):
-            by_hand(visitor, path)
-            expect(visitor.page.get_by_label("Task", exact=True)).to_have_value(task)
-            upload(visitor)
-            expect(said(visitor)).to_contain_text(f"{task} has version 1 now")
-            client.prefixes.delete(task)
-
-
-def by_hand(visitor: Visit, path: Path) -> None:
-    visitor.page.locator("#upload").wait_for()
-    zone = visitor.page.locator("#drop").bounding_box()
-    assert zone is not None
-    browser = visitor.page.context.new_cdp_session(visitor.page)
-    for kind in ("dragEnter", "dragOver", "drop"):
-        browser.send(
-            "Input.dispatchDragEvent",
-            {
-                "type": kind,
-                "x": zone["x"] + 20,
-                "y": zone["y"] + 10,
-                "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1},
-            },
-        )
-    browser.detach()
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        ({"evil.bin": b"\x80\x04" + b"x" * 64}, ["unsafe_format"]),
-        ({"cut.safetensors": b"\xff" * 4}, ["invalid_prefix", "truncated"]),
-        ({"adapter_config.json": b"{", "adapter_model.safetensors": b""}, ["invalid_prefix"]),
-    ],
-    ids=["pickle", "truncated", "no JSON"],
-)
-def test_what_the_validator_says_is_shown(
-    visitor: Visit, files: dict[str, bytes], told: list[str]
-) -> None:
-    visitor.expected = {415, 422}
-    visitor.drop(files)
-    visitor.page.get_by_label("Task", exact=True).fill("bad")
-    upload(visitor)
-    for word in [*told, "request id"]:
-        expect(said(visitor)).to_contain_text(word)
-    assert "bad" not in names(visitor)
-
-
-def test_half_of_an_adapter_is_told_before_it_is_sent(visitor: Visit) -> None:
-    visitor.drop({"adapter_model.safetensors": b"x"})
-    expect(said(visitor)).to_contain_text("drop adapter_config.json with it")
-    visitor.drop({"one": b"x", "two": b"y"})
-    expect(said(visitor)).to_contain_text("these are 2 files")
-    expect(visitor.page.get_by_role("button", name="Upload")).to_be_disabled()
 
 
 def test_versions_are_activated_pinned_and_deleted(visitor: Visit, fresh: str) -> None:
@@ -207,16 +112,16 @@ def test_what_another_has_deleted_is_told(visitor: Visit, site: Site) -> None:
         client.prefixes.delete("gone")
     visitor.expected = {404}
     visitor.page.get_by_role("button", name="Pin").click()
-    expect(said(visitor)).to_contain_text("task_not_found")
+    expect(visitor.said).to_contain_text("task_not_found")
     visitor.page.get_by_role("button", name="Delete task").click()
     visitor.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(said(visitor)).to_contain_text("task_not_found")
+    expect(visitor.said).to_contain_text("task_not_found")
 
 
 def test_a_reader_can_change_nothing(browser: Browser, site: Site) -> None:
     with visit(browser, site.address, key=site.reader) as visitor:
         visitor.open()
-        assert set(TASKS) <= set(names(visitor))
+        assert set(TASKS) <= set(visitor.names())
         assert visitor.page.locator("#upload").count() == 0
         expect(visitor.page.get_by_role("link", name="Playground")).to_have_count(0)
         visitor.open("/ui/tasks/e2e")
