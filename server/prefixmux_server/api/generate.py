@@ -75,7 +75,8 @@ async def generate_batch(
 ) -> Response:
     tenant.require("generate")
     request_id: str = request.state.request_id
-    rows = [_row(services.generation, tenant, row, request_id) for row in body.requests]
+    count = len(body.requests)
+    rows = [_row(services.generation, tenant, row, request_id, count) for row in body.requests]
     results = await while_connected(request, services.lifecycle, _all(rows))
     return await written.response({"results": results})
 
@@ -87,10 +88,12 @@ async def _all(rows: Sequence[Coroutine[Any, Any, Row]]) -> list[Row]:
     return [task.result() for task in tasks]
 
 
-async def _row(service: GenerationService, tenant: Tenant, row: object, request_id: str) -> Row:
+async def _row(
+    service: GenerationService, tenant: Tenant, row: object, request_id: str, rows: int
+) -> Row:
     """As `Done` or `Failed` say."""
     try:
-        asked = RowBody.model_validate(row).to_service(request_id)
+        asked = RowBody.model_validate(row).to_service(request_id, rows)
         return {"status": 200, "response": await service.generate(tenant, asked)}
     except (PrefixmuxServerError, StoreError, ValidationError) as error:
         failure = problems.typed(error)

@@ -63,8 +63,9 @@ class RowBody(Strict):
     ] = None
     parameters: ParametersBody | None = None
 
-    def to_service(self, request_id: str) -> GenerationRequest:
+    def to_service(self, request_id: str, rows: int = 1) -> GenerationRequest:
         return GenerationRequest(
+            rows=rows,
             input=token_input(self.input),
             task_id=self.task_id,
             version=self.version,

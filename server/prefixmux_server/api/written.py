@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import TypeAlias
 
 from fastapi import Response
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
 from prefixmux_server.service.likely import Logprobs, PromptLogprobs
@@ -23,6 +24,8 @@ PIECE = 32 * 1024
 # Plain items of a list that are written together.
 RUN = 2048
 
+PLAIN = str | int | float | None
+
 Encode: TypeAlias = Callable[[object], str]
 UTF8: Encode = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -33,15 +36,17 @@ ASCII: Encode = json.JSONEncoder(
 
 
 def written(value: object, encode: Encode = UTF8) -> Iterator[str]:
-    """Dataclasses and mappings as objects; lists and iterators as arrays, each item when it is
-    written."""
+    """Dataclasses, mappings and models as objects, models whole; lists and iterators as arrays,
+    each item when it is written."""
     if isinstance(value, Logprobs):
         yield from _array(_told(value, encode))
     elif is_dataclass(value):
         named = ((field.name, getattr(value, field.name)) for field in fields(value))
         yield from _object(named, encode)
+    elif isinstance(value, BaseModel):
+        yield encode(value.model_dump(mode="json"))
     elif isinstance(value, Mapping):
-        yield from _object(value.items(), encode)
+        yield from [encode(value)] if _is_flat(value) else _object(value.items(), encode)
     elif isinstance(value, list | tuple) and not _nested(value):
         runs = (value[start : start + RUN] for start in range(0, len(value), RUN))
         yield from _array([encode(run)[1:-1]] for run in runs)
@@ -100,12 +105,13 @@ def _array(items: Iterable[Iterable[str]]) -> Iterator[str]:
     yield "[]" if before == "[" else "]"
 
 
+def _is_flat(value: Mapping[str, object]) -> bool:
+    return all(isinstance(one, PLAIN) for one in value.values())
+
+
 def _nested(values: list[object] | tuple[object, ...]) -> bool:
     """Items are all of one kind, but for null."""
-    return any(
-        isinstance(value, Mapping | list | tuple | Iterator) or is_dataclass(value)
-        for value in values[:2]
-    )
+    return not all(isinstance(value, PLAIN) for value in values[:2])
 
 
 def _told(logprobs: Logprobs, encode: Encode) -> Iterator[Iterable[str]]:

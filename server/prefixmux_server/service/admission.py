@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from prefixmux_server.engine.messages import Ready, Submit
 from prefixmux_server.errors import TokenizerUnavailable
+from prefixmux_server.service.budget import check_numbers
 from prefixmux_server.service.codecs import Codecs
-from prefixmux_server.service.limits import check_rows, sampling_params
+from prefixmux_server.service.limits import check_rows, decoder_tokens, sampling_params
 from prefixmux_server.service.parameters import Parameters, settle
 from prefixmux_server.service.prompt import Prompt, prompt_of
 from prefixmux_server.service.request import GenerationRequest
@@ -73,6 +74,8 @@ class Admission:
         prompt = prompt_of(request, target, codec, ready.model)
         seconds = min(parameters.timeout_s or max_seconds, max_seconds)
         submit = _submit(tenant, target, prompt, parameters, ready, arrived + seconds)
+        tokens, _ = decoder_tokens(prompt, ready.model)
+        check_numbers(submit.sampling, tokens, request.rows)
         return Admitted(submit, target, parameters, prompt.tokens, codec, ready.model.id, arrived)
 
 

@@ -149,7 +149,7 @@ def _beams(asked: Parameters) -> BeamParams | None:
 def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model: ModelInfo) -> int:
     if model.family == "seq2seq":
         check_encoder(len(prompt.input_ids), prefix, model)
-    tokens, param = _decoder_tokens(prompt, model)
+    tokens, param = decoder_tokens(prompt, model)
     most = room(tokens, prefix, model, asked.rows)
     # Where no token is asked for, the last of the prompt need not be fed either.
     least = 0 if asked.max_new_tokens == 0 else 1
@@ -174,7 +174,7 @@ def _max_new_tokens(asked: Parameters, prompt: Prompt, prefix: PrefixSize, model
     return asked.max_new_tokens
 
 
-def _decoder_tokens(prompt: Prompt, model: ModelInfo) -> tuple[int, str]:
+def decoder_tokens(prompt: Prompt, model: ModelInfo) -> tuple[int, str]:
     """How many the decoder reads before its first, and the field that most of them are from."""
     if model.family == "seq2seq":
         return len(prompt.decoder_ids), "decoder_input"

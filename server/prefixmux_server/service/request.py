@@ -31,7 +31,8 @@ class GenerationRequest:
     `decoder_input` None: nothing behind the decoder's start token, BOS behind an infix.
     `parameters` are those that were given, by their names in the contract; `usual` are those that
     an API has where neither the request nor the version says anything. `request_id` is the
-    caller's own name for it, of no meaning here.
+    caller's own name for it, of no meaning here. `rows`: so many requests, this one among them,
+    are answered together.
     """
 
     input: TokenInput
@@ -42,6 +43,7 @@ class GenerationRequest:
     parameters: Mapping[str, JSON] = field(default_factory=dict)
     usual: Mapping[str, JSON] = field(default_factory=dict)
     request_id: str = ""
+    rows: int = 1
 
     @property
     def timeout_s(self) -> float | None:

@@ -105,6 +105,8 @@ class ScoreService:
         except PrefixmuxServerError as error:
             if error.param == "decoder_input":
                 error.param = f"targets.{index}"
+            elif error.param == "parameters.prompt_logprobs":
+                error.param = "targets"
             raise
 
 
@@ -112,7 +114,7 @@ def _rows(known: Known, targets: Sequence[TokenInput]) -> list[Row]:
     prompt = known.prompt()
     timeout_s = known.request.timeout_s
     parameters = {**SCORING, **({} if timeout_s is None else {"timeout_s": timeout_s})}
-    request = replace(known.request, parameters=parameters)
+    request = replace(known.request, parameters=parameters, rows=len(targets))
     rows = []
     for index, target in enumerate(targets):
         token_ids = _token_ids(known, target, f"targets.{index}")

@@ -17,9 +17,16 @@ class Spelling:
     def __init__(self, codec: TextCodec) -> None:
         self._codec = codec
         self._bytes = _bytes_of_letters() if codec.decoding.joins_bytes else {}
+        self._known: dict[int, bytes] = {}
 
     def of(self, token_id: int) -> bytes:
         """Of a special token its name."""
+        spelled = self._known.get(token_id)
+        if spelled is None:
+            spelled = self._known[token_id] = self._of(token_id)
+        return spelled
+
+    def _of(self, token_id: int) -> bytes:
         codec, piece = self._codec, self._codec.piece(token_id)
         if (byte := codec.byte_of(token_id)) is not None:
             return bytes([byte])

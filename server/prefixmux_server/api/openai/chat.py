@@ -150,7 +150,7 @@ class ChatBody(CommonBody):
 )
 async def chat_completions(
     request: Request, body: ChatBody, tenant: CurrentTenant, services: AppServices
-) -> ChatCompletion | Response:
+) -> Response:
     """The model's chat template makes the prompt. Where it has none, a task's own template takes
     one message."""
     request_id: str = request.state.request_id

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from prefixmux_server.api.openai.logprobs import ChatLogprobs, chat_logprobs
+from prefixmux_server.api.openai.logprobs import ChatLogprobs, chat_logprobs, chat_tokens
 from prefixmux_server.api.openai.writer import (
     Finish,
     Heading,
@@ -77,9 +77,10 @@ class ChatWriter:
         self._spelling = spelling
         self._begun: set[int] = set()
 
-    def whole(self, answers: Sequence[Answer]) -> ChatCompletion:
-        choices = [self._choice(output) for answer in answers for output in answer.outputs]
-        return ChatCompletion(**self._heading.fields(), choices=choices, usage=usage_of(answers))
+    def whole(self, answers: Sequence[Answer]) -> Mapping[str, object]:
+        made = ChatCompletion(**self._heading.fields(), choices=[], usage=usage_of(answers))
+        choices = (self._choice(output) for answer in answers for output in answer.outputs)
+        return {**vars(made), "choices": choices}
 
     def gained(self, told: TokenEvent) -> Iterator[ChatChunk]:
         yield from self._opening(told.index)
@@ -106,10 +107,14 @@ class ChatWriter:
     def _chunk(self, choice: ChunkChoice) -> ChatChunk:
         return ChatChunk(**self._heading.fields(), choices=[choice])
 
-    def _choice(self, output: Output) -> ChatChoice:
-        return ChatChoice(
+    def _choice(self, output: Output) -> Mapping[str, object]:
+        made = ChatChoice(
             index=output.index,
             message=Said(content=text_of(output)),
-            logprobs=chat_logprobs(output.logprobs, self._spelling),
+            logprobs=None if output.logprobs is None else ChatLogprobs(content=[]),
             finish_reason=finish(output.finish_reason),
         )
+        if made.logprobs is None or output.logprobs is None:
+            return vars(made)
+        content = chat_tokens(output.logprobs, self._spelling)
+        return {**vars(made), "logprobs": {**vars(made.logprobs), "content": content}}

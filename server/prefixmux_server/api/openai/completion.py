@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from prefixmux_server.api.openai.writer import (
     usage_of,
 )
 from prefixmux_server.service.answer import Answer, Output, TokenEvent
+from prefixmux_server.service.likely import Logprobs
 from prefixmux_server.service.preparation import Tokenised
 from prefixmux_server.service.spelling import Spelling
 
@@ -61,13 +62,13 @@ class CompletionWriter:
         self._tells_prompt = tells_prompt
         self._begun: set[int] = set()
 
-    def whole(self, answers: Sequence[Answer]) -> Completion:
-        choices = [
+    def whole(self, answers: Sequence[Answer]) -> Mapping[str, object]:
+        choices = (
             self._choice(prompt, answer, output)
             for prompt, answer in enumerate(answers)
             for output in answer.outputs
-        ]
-        return self._completion(choices, usage_of(answers))
+        )
+        return {**vars(self._completion([], usage_of(answers))), "choices": choices}
 
     def gained(self, told: TokenEvent) -> Iterator[Completion]:
         text, logprobs = self._opening(told.index) + (told.text or ""), None
@@ -99,23 +100,24 @@ class CompletionWriter:
         self._begun.add(index)
         return self._echoes[index // self._outputs].text
 
-    def _choice(self, prompt: int, answer: Answer, output: Output) -> CompletionChoice:
+    def _choice(self, prompt: int, answer: Answer, output: Output) -> Mapping[str, object]:
         index = prompt * self._outputs + output.index
-        return CompletionChoice(
+        made = CompletionChoice(
             index=index,
             text=self._opening(index) + text_of(output),
-            logprobs=self._told(index, prompt, answer, output),
             finish_reason=finish(output.finish_reason),
         )
+        return {**vars(made), "logprobs": self._told(index, prompt, answer, output)}
 
     def _told(
         self, index: int, prompt: int, answer: Answer, output: Output
-    ) -> CompletionLogprobs | None:
+    ) -> Mapping[str, Iterator[object]] | None:
         if output.logprobs is None:
             return None
-        if self._echoes is None or not self._tells_prompt:
-            return self._logprobs.of(index, output.logprobs)
+        if self._echoes is None or answer.prompt_logprobs is None or not self._tells_prompt:
+            return self._logprobs.columns(index, output.logprobs)
         token_ids = self._echoes[prompt].token_ids
         # Not those that an infix puts behind the prompt.
-        told = (answer.prompt_logprobs or ())[: len(token_ids) - 1]
-        return self._logprobs.of(index, [*told, *output.logprobs], first=token_ids[0])
+        told = answer.prompt_logprobs[: len(token_ids) - 1]
+        both = Logprobs.joined([told, output.logprobs])
+        return self._logprobs.columns(index, both, first=token_ids[0])

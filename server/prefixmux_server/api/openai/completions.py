@@ -98,7 +98,7 @@ class CompletionBody(CommonBody):
     def requests(self, base: ModelInfo, request_id: str) -> list[GenerationRequest]:
         """One for each prompt. Raises `TaskNotFound`."""
         asked = self.asked(base, self.parameters(), USUAL, request_id)
-        return [replace(asked, input=prompt) for prompt in self.prompt]
+        return [replace(asked, input=prompt, rows=len(self.prompt)) for prompt in self.prompt]
 
     def check(self, base: ModelInfo) -> None:
         """Raises `InvalidRequest` for what does not go together here."""
@@ -123,7 +123,7 @@ class CompletionBody(CommonBody):
 )
 async def completions(
     request: Request, body: CompletionBody, tenant: CurrentTenant, services: AppServices
-) -> Completion | Response:
+) -> Response:
     """All prompts are answered, or none."""
     request_id: str = request.state.request_id
 

@@ -35,6 +35,7 @@ PARAMS: Mapping[str, str] = {
     "version": "model",
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
+    "prompt_logprobs": "logprobs",
 }
 
 

@@ -7,15 +7,14 @@ tells them beside it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel
 
+from prefixmux_server.service.likely import Entry, Logprobs
 from prefixmux_server.service.spelling import Place, Spelling
-
-# A token with its log-probability and the most likely ones, as in an `Answer`.
-Entry = Mapping[str, Any]
 
 
 class CompletionLogprobs(BaseModel):
@@ -54,28 +53,36 @@ class OutputLogprobs:
         self._spelling = spelling
         self._places: defaultdict[int, Place] = defaultdict(lambda: Place(spelling))
 
-    def of(
-        self, index: int, entries: Sequence[Entry], first: int | None = None
-    ) -> CompletionLogprobs:
-        """`first` is a token before all of them, which nothing predicts."""
-        place = self._places[index]
-        token_ids = [entry["token_id"] for entry in entries]
-        told = [entry["logprob"] for entry in entries]
-        top = [self._top(entry) for entry in entries]
-        before = [] if first is None else [first]
-        nothing = [None] * len(before)
-        return CompletionLogprobs(
-            tokens=[self._name(token_id) for token_id in (*before, *token_ids)],
-            token_logprobs=[*nothing, *told],
-            top_logprobs=[*nothing, *top],
-            text_offset=[place.step(token_id) for token_id in (*before, *token_ids)],
+    def of(self, index: int, told: Logprobs) -> CompletionLogprobs:
+        return CompletionLogprobs.model_validate(
+            {name: list(column) for name, column in self.columns(index, told).items()}
         )
 
-    def _top(self, entry: Entry) -> dict[str, float]:
+    def columns(
+        self, index: int, told: Logprobs, first: int | None = None
+    ) -> Mapping[str, Iterator[object]]:
+        """The fields, each item made when it is read. `first` is a token before all of them, which
+        nothing predicts."""
+        place = self._places[index]
+        before = [] if first is None else [first]
+        nothing = [None] * len(before)
+
+        def token_ids() -> Iterator[int]:
+            return chain(before, (ids[0] for ids, _ in told.rows()))
+
+        return {
+            "tokens": map(self._name, token_ids()),
+            "token_logprobs": chain(nothing, (values[0] for _, values in told.rows())),
+            "top_logprobs": chain(nothing, (self._top(*row) for row in told.rows())),
+            "text_offset": map(place.step, token_ids()),
+        }
+
+    def _top(self, ids: Iterable[int], values: Iterable[float]) -> dict[str, float]:
         """By name; of several tokens of one name the most likely one."""
+        own, *top = zip(map(self._name, ids), values, strict=True)
         found: dict[str, float] = {}
-        for likely in (*entry["top"], entry):
-            found.setdefault(self._name(likely["token_id"]), likely["logprob"])
+        for name, logprob in (*top, own):
+            found.setdefault(name, logprob)
         return found
 
     def _name(self, token_id: int) -> str:
@@ -86,20 +93,17 @@ class OutputLogprobs:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
 
 
-def chat_logprobs(entries: Sequence[Entry] | None, spelling: Spelling) -> ChatLogprobs | None:
-    if entries is None:
-        return None
+def chat_logprobs(told: Logprobs | None, spelling: Spelling) -> ChatLogprobs | None:
+    return None if told is None else ChatLogprobs(content=list(chat_tokens(told, spelling)))
+
+
+def chat_tokens(told: Logprobs, spelling: Spelling) -> Iterator[TokenLogprob]:
+    """Each made when it is read."""
 
     def likely(entry: Entry) -> dict[str, Any]:
         spelled = list(spelling.of(entry["token_id"]))
         return {"token": entry["token"], "logprob": entry["logprob"], "bytes": spelled}
 
-    return ChatLogprobs(
-        content=[
-            TokenLogprob(
-                **likely(entry),
-                top_logprobs=[LikelyToken(**likely(one)) for one in entry["top"]],
-            )
-            for entry in entries
-        ]
-    )
+    for entry in told:
+        top = [LikelyToken(**likely(one)) for one in entry["top"]]
+        yield TokenLogprob(**likely(entry), top_logprobs=top)

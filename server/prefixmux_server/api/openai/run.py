@@ -8,9 +8,10 @@ from typing import Any
 
 from fastapi import Request, Response
 
+from prefixmux_server.api import written
 from prefixmux_server.api.openai.schemas import CommonBody
 from prefixmux_server.api.openai.stream import Chunks, together
-from prefixmux_server.api.openai.writer import Whole, Writer
+from prefixmux_server.api.openai.writer import Writer
 from prefixmux_server.api.presence import while_connected
 from prefixmux_server.api.services import Services
 from prefixmux_server.api.sse import streaming
@@ -36,18 +37,15 @@ class Run:
     tenant: Tenant
     body: CommonBody
 
-    async def answer(
-        self, asked: Sequence[GenerationRequest], writer: Writer[Whole]
-    ) -> Whole | Response:
+    async def answer(self, asked: Sequence[GenerationRequest], writer: Writer) -> Response:
         generation = self.services.generation
         if self.body.stream:
             return await self._streamed(asked, writer)
         work = all_or_none(generation.generate(self.tenant, one) for one in asked)
-        return writer.whole(await while_connected(self.request, self.services.lifecycle, work))
+        answers = await while_connected(self.request, self.services.lifecycle, work)
+        return await written.response(writer.whole(answers))
 
-    async def _streamed(
-        self, asked: Sequence[GenerationRequest], writer: Writer[Whole]
-    ) -> Response:
+    async def _streamed(self, asked: Sequence[GenerationRequest], writer: Writer) -> Response:
         streams = [self.services.generation.stream(self.tenant, one) for one in asked]
         events = streams[0] if len(streams) == 1 else together(streams, self.body.n or 1)
         chunks = Chunks(

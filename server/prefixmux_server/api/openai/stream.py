@@ -25,9 +25,7 @@ DONE = "[DONE]"
 class Chunks:
     """`sse.Writer`."""
 
-    def __init__(
-        self, writer: Writer[object], request_id: str, path: str, *, includes_usage: bool
-    ) -> None:
+    def __init__(self, writer: Writer, request_id: str, path: str, *, includes_usage: bool) -> None:
         self._writer = writer
         self._request_id = request_id
         self._path = path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -13,7 +13,6 @@ from prefixmux_server.engine.messages import FinishReason
 from prefixmux_server.service.answer import Answer, Output, TokenEvent
 
 Finish = Literal["stop", "length"]
-Whole = TypeVar("Whole", covariant=True)
 
 
 class TokenUsage(BaseModel):
@@ -36,11 +35,11 @@ class Heading:
         return {"id": self.id, "created": self.created, "model": self.model}
 
 
-class Writer(Protocol[Whole]):
+class Writer(Protocol):
     """Of one request. Outputs are counted over all its prompts."""
 
-    def whole(self, answers: Sequence[Answer]) -> Whole:
-        """Of one answer for each prompt."""
+    def whole(self, answers: Sequence[Answer]) -> Mapping[str, object]:
+        """Of one answer for each prompt; what is long is made when it is written."""
         ...
 
     def gained(self, told: TokenEvent) -> Iterator[BaseModel]:
