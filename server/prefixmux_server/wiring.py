@@ -91,6 +91,7 @@ def build_services(
         timelines=timelines,
         metrics=metrics,
         metrics_open=settings.metrics_open,
+        any_host=settings.allow_anonymous,
         lag=lag,
         lifecycle=lifecycle,
         keys=KeyService(store.keys),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from api.asgi import RawCall
 from api.conftest import Api, error_of
-from service.fakes import ids, reply_with
+from service.fakes import ids, native, reply_with
 from service.outcomes import finished, step
 
 from prefixmux_server.api import body
@@ -136,6 +136,32 @@ async def test_the_end_of_a_drain_answers_whose_body_still_arrives(
     api.lifecycle.cut()
     error_of(await asyncio.wait_for(answering, 20), 503, "draining")
     assert api.lifecycle.accepted == 0
+
+
+async def test_what_outlasts_the_end_of_a_drain_gets_a_typed_error(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server below cancels it, and would answer in its own words."""
+    tried = asyncio.Event()
+
+    async def without_end(*_: object) -> None:
+        tried.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(api.engine, "probe", without_end)
+    accepted = asyncio.create_task(api.client.put("/prefixes/e2e", content=native()))
+    await asyncio.wait_for(tried.wait(), 20)
+    api.lifecycle.cut()
+    accepted.cancel()
+    error_of(await accepted, 503, "draining")
+    assert api.lifecycle.accepted == 0
+
+
+async def test_metrics_are_told_until_the_end_of_a_drain(api: Api) -> None:
+    api.lifecycle.drain()
+    answer = await api.client.get("/metrics")
+    assert answer.status_code == 200
+    assert "prefixmux:draining 1" in answer.text
 
 
 async def test_a_full_queue_says_how_long_it_takes(

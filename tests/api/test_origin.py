@@ -29,7 +29,6 @@ SAME_ORIGIN = [
     # Behind a proxy that forwards under another Host, which the browser knows nothing of.
     {"origin": "https://api.example", "sec-fetch-site": "same-origin"},
     {"origin": "http://[::1]:8000", "host": "[::1]:8000"},
-    {"origin": "https://api.example", "host": "api.example:443"},
     {"sec-fetch-site": "none"},
 ]
 CHANGES: list[tuple[str, str, dict[str, Any]]] = [
@@ -60,6 +59,38 @@ async def test_own_pages_and_programs_are_served(api: Api, headers: dict[str, st
     assert answer.status_code == 200
     assert (await api.client.put("/prefixes/e2e", content=native(), headers=headers)).is_success
     assert (await api.client.delete("/prefixes/e2e", headers=headers)).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "127.0.0.1:8000", "[::1]:8000", "localhost", "LOCALHOST:1", "a.localhost", "box"],
+)
+async def test_without_keys_the_machines_own_names_are_served(api: Api, host: str) -> None:
+    assert (await api.client.get("/prefixes", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.com."]
+)
+async def test_without_keys_a_name_that_was_pointed_here_reaches_nothing(
+    api: Api, host: str
+) -> None:
+    """Its page would be of the same origin."""
+    headers = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+    for method, path, sent in [*CHANGES, ("GET", "/prefixes", {})]:
+        error_of(await api.client.request(method, path, headers=headers, **sent), 403, "forbidden")
+    assert (await api.client.get("/health/live", headers=headers)).status_code == 200
+
+
+async def test_with_keys_any_name_is_served(api: Api) -> None:
+    key = api.store.keys.create("default", frozenset({"admin"})).key
+    headers = {
+        "host": "api.example:443",
+        "origin": "https://api.example",
+        "authorization": f"Bearer {key}",
+    }
+    answer = await api.client.post("/generate", json={"input": "a"}, headers=headers)
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("headers", CROSS_SITE)

@@ -6,6 +6,7 @@ a client's disconnect reaches the routes. Never logs bodies, answers or keys.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -20,11 +21,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prefixmux_server.api import problems
-from prefixmux_server.api.origin import refuse_cross_site
+from prefixmux_server.api.origin import refuse_cross_site, refuse_rebound
 from prefixmux_server.api.ui.identity import SIGN_IN, key_of
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.keys import KeyService
-from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.lifecycle import Lifecycle, draining
 from prefixmux_server.service.tenant import Tenant
 from prefixmux_store.errors import StoreError
 
@@ -32,7 +33,8 @@ SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 # Answered without a key, and also while the server drains. Whole paths as routing sees them: what
 # is not here is closed, whatever a route says.
 OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/version", "/docs", "/openapi.json"})
-
+# Need a key, and are answered while the server drains: they do no work, and are the last to see it.
+DRAINING_PATHS = frozenset({"/metrics"})
 
 HttpObserver: TypeAlias = Callable[[str, str | None, int, float], None]
 # The status of an answer whose client had left before it began.
@@ -41,7 +43,8 @@ NO_ANSWER = 499
 
 class Frame:
     """The outermost layer of ours. `open_paths` need no key; `told` hears of each answer: method,
-    template of the route (None: no route), status, seconds."""
+    template of the route (None: no route), status, seconds. `any_host`: names that are not this
+    machine's are served without a key, too."""
 
     def __init__(
         self,
@@ -50,12 +53,14 @@ class Frame:
         keys: KeyService,
         told: HttpObserver,
         open_paths: frozenset[str] = OPEN_PATHS,
+        any_host: bool = False,
     ) -> None:
         self._app = app
         self._lifecycle = lifecycle
         self._keys = keys
         self._told = told
         self._open_paths = open_paths
+        self._any_host = any_host
         self._log = structlog.get_logger("prefixmux.http")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,10 +94,12 @@ class Frame:
                 refuse_cross_site(scope["method"], headers)
                 await self._app(scope, receive, reply)
                 return
-            scope["state"]["tenant"] = self._keys.tenant_of(key_of(scope["path"], headers))
+            tenant = self._keys.tenant_of(key_of(scope["path"], headers))
+            scope["state"]["tenant"] = tenant
             refuse_cross_site(scope["method"], headers)
-            with self._lifecycle.accept():
-                await self._app(scope, receive, reply)
+            if tenant.key_id is None and not self._any_host:
+                refuse_rebound(headers)
+            await self._accepted(scope, receive, reply)
         except ClientDisconnect:
             return
         except (PrefixmuxServerError, StoreError) as error:
@@ -103,6 +110,19 @@ class Frame:
             if reply.status is None:
                 failure = problems.response(problems.typed(error), reply.request_id)
                 await failure(scope, receive, reply)
+
+    async def _accepted(self, scope: Scope, receive: Receive, reply: Reply) -> None:
+        if scope["path"] in DRAINING_PATHS:
+            await self._app(scope, receive, reply)
+            return
+        with self._lifecycle.accept():
+            try:
+                await self._app(scope, receive, reply)
+            except asyncio.CancelledError:
+                # The server below gives up what outlasts the end of the drain.
+                if reply.status is None and self._lifecycle.draining:
+                    raise draining() from None
+                raise
 
 
 class Reply:

@@ -28,7 +28,8 @@ from prefixmux_server.service.usage import UsageMeter
 
 @dataclass(frozen=True)
 class Services:
-    """Body limits are in bytes. `metrics_open`: they need no key and are those of all tenants."""
+    """Body limits are in bytes. `metrics_open`: they need no key and are those of all tenants.
+    `any_host`: as in `Frame`."""
 
     engine: EngineFront
     generation: GenerationService
@@ -42,6 +43,7 @@ class Services:
     timelines: Timelines
     metrics: Metrics
     metrics_open: bool
+    any_host: bool
     lag: LagSampler
     lifecycle: Lifecycle
     keys: KeyService
