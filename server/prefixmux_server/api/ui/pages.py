@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 from prefixmux_server.api.paths import PathTask
 from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import CurrentTenant, Generator, Reader
 from prefixmux_server.api.ui.identity import ROOT
 from prefixmux_server.api.ui.rendering import page
 from prefixmux_server.api.values import TaskId
@@ -45,7 +45,7 @@ class Columns(BaseModel):
 async def tasks(
     request: Request,
     search: Annotated[Search, Query()],
-    tenant: CurrentTenant,
+    tenant: Reader,
     services: AppServices,
 ) -> Response:
     query = search.query.strip() or None
@@ -70,7 +70,7 @@ async def task(
     request: Request,
     task_id: PathTask,
     place: Annotated[Place, Query()],
-    tenant: CurrentTenant,
+    tenant: Reader,
     services: AppServices,
 ) -> Response:
     found = await services.prefixes.task(tenant, task_id)
@@ -86,10 +86,9 @@ async def task(
 async def playground(
     request: Request,
     columns: Annotated[Columns, Query()],
-    tenant: CurrentTenant,
+    tenant: Generator,
     services: AppServices,
 ) -> Response:
-    tenant.require("generate")
     ready = services.engine.ready
     return page(
         request.scope,
@@ -101,6 +100,5 @@ async def playground(
 
 
 @router.get("/live")
-async def live(request: Request, tenant: CurrentTenant) -> Response:
-    tenant.require("read")
+async def live(request: Request, tenant: Reader) -> Response:
     return page(request.scope, "live.html")

@@ -86,6 +86,7 @@ async function look() {
   if (paused || document.hidden) return;
   try {
     const batch = await (await call("/live", { signal: AbortSignal.timeout(5000) })).json();
+    if (paused) return;
     drawRows(batch.rows);
     drawFigures(batch);
     drawHistory(batch);
