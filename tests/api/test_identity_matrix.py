@@ -5,7 +5,7 @@ A route that is not in the table fails the test, so that nobody adds one without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -167,6 +167,15 @@ async def test_the_table_has_every_route(api: Api) -> None:
     assert {path for _, path in OPEN} == OPEN_PATHS
 
 
+async def test_the_document_names_each_scope(api: Api) -> None:
+    for path, item in api.app.openapi()["paths"].items():
+        for name, operation in item.items():
+            needs = TABLE[name.upper(), path].needs
+            scopes = [] if needs == "key" else [needs]
+            expected = [] if needs == "nothing" else [{"HTTPBearer": scopes}]
+            assert operation.get("security", []) == expected, path
+
+
 async def test_open_routes_ask_for_nothing(keyed: Keyed, subtests: pytest.Subtests) -> None:
     for route in OPEN:
         with subtests.test(route=route):
@@ -198,6 +207,34 @@ async def test_each_scope_alone(keyed: Keyed, subtests: pytest.Subtests) -> None
         if route not in DELETING:
             with subtests.test(route=route):
                 await needs_its_scope(keyed, route)
+
+
+async def test_a_scope_is_asked_for_before_a_body_is_read(
+    keyed: Keyed, subtests: pytest.Subtests
+) -> None:
+    for route, access in CLOSED.items():
+        if route[0] in ("POST", "PUT") and access.needs != "key":
+            with subtests.test(route=route):
+                await is_refused_unread(keyed, route)
+
+
+async def is_refused_unread(keyed: Keyed, route: tuple[str, str]) -> None:
+    """Whatever is wrong with the rest of the request."""
+    path = route[1].format(**PLACES)
+    read: list[str] = []
+
+    async def body(kind: str) -> AsyncIterator[bytes]:
+        read.append(kind)
+        yield b"{bad"
+
+    for scope in sorted(set(ALL_SCOPES) - {TABLE[route].needs, "admin"}):
+        for kind in ("application/json", "multipart/form-data; boundary=x", "text/csv", ""):
+            headers = {"authorization": f"Bearer {keyed.keys[scope]}", "content-type": kind}
+            answer = await keyed.api.client.request(
+                route[0], path, headers=headers, content=body(kind)
+            )
+            assert (answer.status_code, code_of(answer)) == (403, "forbidden"), answer.text
+    assert read == []
 
 
 @pytest.mark.parametrize("route", DELETING, ids=" ".join)

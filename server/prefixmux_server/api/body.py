@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from prefixmux_server.api.tenancy import check_scopes
 from prefixmux_server.errors import (
     BodyTooLarge,
     InvalidJson,
@@ -155,12 +156,13 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """For routes with a JSON body."""
+    """For routes with a JSON body, which is read for those only who have the route's scope."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            check_scopes(self, request)
             loaded = StrictRequest(request.scope, request.receive)
             await loaded.load(request.app.state.services.max_body_bytes)
             return await handler(loaded)

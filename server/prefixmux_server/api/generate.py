@@ -16,7 +16,7 @@ from prefixmux_server.api.presence import while_connected
 from prefixmux_server.api.schemas import BatchBody, ErrorDetail, GenerateBody, RowBody
 from prefixmux_server.api.services import AppServices
 from prefixmux_server.api.sse import streaming
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Generator
 from prefixmux_server.api.token_events import TokenEvents
 from prefixmux_server.errors import PrefixmuxServerError
 from prefixmux_server.service.answer import Answer
@@ -57,7 +57,7 @@ class BatchAnswer(BaseModel):
 
 @router.post("/generate", response_model=Answer, responses={**REFUSALS, 200: STREAMED})
 async def generate(
-    request: Request, body: GenerateBody, tenant: CurrentTenant, services: AppServices
+    request: Request, body: GenerateBody, tenant: Generator, services: AppServices
 ) -> Answer | Response:
     request_id: str = request.state.request_id
     asked = body.to_service(request_id)
@@ -71,9 +71,8 @@ async def generate(
 
 @router.post("/generate/batch", response_model=BatchAnswer, responses=REFUSALS)
 async def generate_batch(
-    request: Request, body: BatchBody, tenant: CurrentTenant, services: AppServices
+    request: Request, body: BatchBody, tenant: Generator, services: AppServices
 ) -> Response:
-    tenant.require("generate")
     request_id: str = request.state.request_id
     count = len(body.requests)
     rows = [_row(services.generation, tenant, row, request_id, count) for row in body.requests]

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Reader
 from prefixmux_server.service.readings import Shown
 
 router = APIRouter(tags=["operations"])
@@ -26,9 +26,8 @@ TEXT: dict[int | str, dict[str, Any]] = {
 
 
 @router.get(PATH, response_class=Response, responses={**errors(403), **TEXT})
-async def metrics(tenant: CurrentTenant, services: AppServices) -> Response:
+async def metrics(tenant: Reader, services: AppServices) -> Response:
     """Of the whole server; what has a label `tenant`, of this key's tenant only."""
-    tenant.require("read")
     return _text(Shown(services.metrics.registry.collect, tenant.name))
 
 

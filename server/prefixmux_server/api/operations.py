@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import CurrentTenant, Reader
 from prefixmux_server.errors import EngineUnavailable
 from prefixmux_server.service.steps import Steps
 from prefixmux_server.service.timeline import Timeline
@@ -69,16 +69,14 @@ async def model(tenant: CurrentTenant, services: AppServices) -> ModelView:
 
 
 @router.get("/requests/{id}/timeline", responses=errors(403, 404, 422))
-async def timeline(id: str, tenant: CurrentTenant, services: AppServices) -> Timeline:
+async def timeline(id: str, tenant: Reader, services: AppServices) -> Timeline:
     """Where the time of one of the last requests went, by its id or its `x-request-id`."""
-    tenant.require("read")
     return services.timelines.find(tenant.name, id)
 
 
 @router.get("/steps", responses=errors(403, 422))
 async def steps(
-    page: Annotated[StepsQuery, Query()], tenant: CurrentTenant, services: AppServices
+    page: Annotated[StepsQuery, Query()], tenant: Reader, services: AppServices
 ) -> Steps:
     """Recent forward passes, the oldest first; rows of other tenants have no id and no task."""
-    tenant.require("read")
     return services.steps.since(page.since, page.limit, tenant.name)

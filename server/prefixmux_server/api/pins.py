@@ -8,7 +8,7 @@ from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.paths import PathTask
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Writer
 from prefixmux_server.api.values import Strict, VersionNumber
 from prefixmux_server.service.views import VersionView
 
@@ -24,7 +24,7 @@ class PinBody(Strict):
 
 @router.post("/{task_id}/pin", responses=errors(400, 403, 404, 413, 415, 422, 500, 503))
 async def pin(
-    task_id: PathTask, body: PinBody, tenant: CurrentTenant, services: AppServices
+    task_id: PathTask, body: PinBody, tenant: Writer, services: AppServices
 ) -> VersionView:
     """Pins count against the budgets of loaded prefixes, and end with the server."""
     return await services.prefixes.pin(tenant, task_id, body.version, pinned=body.pinned)

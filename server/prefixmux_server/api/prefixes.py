@@ -14,7 +14,7 @@ from prefixmux_server.api.documented import errors, inlined
 from prefixmux_server.api.paths import PathTask, PathVersion
 from prefixmux_server.api.schemas import ActivateBody
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Reader, Writer
 from prefixmux_server.api.upload_schemas import RECIPES
 from prefixmux_server.api.uploads import posted_upload, raw_upload
 from prefixmux_server.api.values import TASK_ID
@@ -81,9 +81,8 @@ class TaskQuery(PageQuery):
     openapi_extra={"requestBody": {"required": True, "content": POSTED}},
 )
 async def upload(
-    request: Request, response: Response, tenant: CurrentTenant, services: AppServices
+    request: Request, response: Response, tenant: Writer, services: AppServices
 ) -> VersionView:
-    tenant.require("write")
     posted = await posted_upload(request, services.max_body_bytes, services.max_upload_bytes)
     version, created = await services.prefixes.upload(tenant, posted)
     response.status_code = 201 if created else 200
@@ -103,10 +102,9 @@ async def put(
     response: Response,
     task_id: str,
     said: Annotated[PutQuery, Query()],
-    tenant: CurrentTenant,
+    tenant: Writer,
     services: AppServices,
 ) -> VersionView:
-    tenant.require("write")
     limit = services.max_upload_bytes
     raw = await raw_upload(request, task_id, limit, said.template, said.parameters)
     version, created = await services.prefixes.upload(tenant, raw)
@@ -116,24 +114,24 @@ async def put(
 
 @router.get("", responses=READ_REFUSALS)
 async def list_tasks(
-    page: Annotated[TaskQuery, Query()], tenant: CurrentTenant, services: AppServices
+    page: Annotated[TaskQuery, Query()], tenant: Reader, services: AppServices
 ) -> TaskPage:
     return await services.prefixes.list_tasks(tenant, page.limit, page.cursor, page.query)
 
 
 @router.get("/{task_id}", responses=READ_REFUSALS)
-async def task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) -> TaskView:
+async def task(task_id: PathTask, tenant: Reader, services: AppServices) -> TaskView:
     return await services.prefixes.task(tenant, task_id)
 
 
 @router.delete("/{task_id}", status_code=204, response_class=Response, responses=WRITE_REFUSALS)
-async def delete_task(task_id: PathTask, tenant: CurrentTenant, services: AppServices) -> None:
+async def delete_task(task_id: PathTask, tenant: Writer, services: AppServices) -> None:
     await services.prefixes.delete_task(tenant, task_id)
 
 
 @json_router.post("/{task_id}/activate", responses=WRITE_REFUSALS | errors(400, 413, 415))
 async def activate(
-    task_id: PathTask, body: ActivateBody, tenant: CurrentTenant, services: AppServices
+    task_id: PathTask, body: ActivateBody, tenant: Writer, services: AppServices
 ) -> TaskView:
     return await services.prefixes.activate(tenant, task_id, body.version)
 
@@ -142,7 +140,7 @@ async def activate(
 async def list_versions(
     task_id: PathTask,
     page: Annotated[PageQuery, Query()],
-    tenant: CurrentTenant,
+    tenant: Reader,
     services: AppServices,
 ) -> VersionPage:
     return await services.prefixes.versions(tenant, task_id, page.limit, page.cursor)
@@ -150,7 +148,7 @@ async def list_versions(
 
 @router.get("/{task_id}/versions/{version}", responses=READ_REFUSALS)
 async def version(
-    task_id: PathTask, version: PathVersion, tenant: CurrentTenant, services: AppServices
+    task_id: PathTask, version: PathVersion, tenant: Reader, services: AppServices
 ) -> VersionView:
     return await services.prefixes.version(tenant, task_id, version)
 
@@ -164,7 +162,7 @@ async def version(
     },
 )
 async def file(
-    task_id: PathTask, version: PathVersion, tenant: CurrentTenant, services: AppServices
+    task_id: PathTask, version: PathVersion, tenant: Reader, services: AppServices
 ) -> Response:
     data = await services.prefixes.file(tenant, task_id, version)
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
@@ -182,6 +180,6 @@ async def file(
     responses=WRITE_REFUSALS | errors(409),
 )
 async def delete_version(
-    task_id: PathTask, version: PathVersion, tenant: CurrentTenant, services: AppServices
+    task_id: PathTask, version: PathVersion, tenant: Writer, services: AppServices
 ) -> None:
     await services.prefixes.delete_version(tenant, task_id, version)

@@ -12,7 +12,7 @@ from prefixmux_server.api.documented import errors
 from prefixmux_server.api.presence import while_connected
 from prefixmux_server.api.schemas import Parts, Tokens, token_input
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Generator
 from prefixmux_server.api.values import Strict, TaskId, VersionNumber
 from prefixmux_server.service.request import GenerationRequest
 from prefixmux_server.service.score import ScoreAnswer
@@ -57,7 +57,7 @@ class ScoreBody(Strict):
 
 @router.post("/score", responses=errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504))
 async def score(
-    request: Request, body: ScoreBody, tenant: CurrentTenant, services: AppServices
+    request: Request, body: ScoreBody, tenant: Generator, services: AppServices
 ) -> ScoreAnswer:
     """Every target is a row of its own in the batch, behind the same prefix and input."""
     targets = [token_input(target) for target in body.targets]

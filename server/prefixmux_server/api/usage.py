@@ -6,13 +6,13 @@ from fastapi import APIRouter
 
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Reader
 from prefixmux_server.service.usage import TenantUsage
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/usage", responses=errors(403, 503))
-async def usage(tenant: CurrentTenant, services: AppServices) -> TenantUsage:
+async def usage(tenant: Reader, services: AppServices) -> TenantUsage:
     """Counts requests that had a row, however they ended; the bare model's have no task_id."""
     return await services.usage.of(tenant)

@@ -16,7 +16,7 @@ from prefixmux_server.api.openai.schemas import CommonBody, Ignored
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Generator
 from prefixmux_server.api.values import Strict, Text
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo
@@ -149,7 +149,7 @@ class ChatBody(CommonBody):
     responses={**responses(404, 413, 415, 429, 500, 504), 200: CHUNKS},
 )
 async def chat_completions(
-    request: Request, body: ChatBody, tenant: CurrentTenant, services: AppServices
+    request: Request, body: ChatBody, tenant: Generator, services: AppServices
 ) -> Response:
     """The model's chat template makes the prompt. Where it has none, a task's own template takes
     one message."""

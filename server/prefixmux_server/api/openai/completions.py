@@ -17,7 +17,7 @@ from prefixmux_server.api.openai.schemas import CommonBody, NonEmpty
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Generator
 from prefixmux_server.api.values import well_formed
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo
@@ -122,7 +122,7 @@ class CompletionBody(CommonBody):
     responses={**responses(404, 413, 415, 429, 500, 504), 200: CHUNKS},
 )
 async def completions(
-    request: Request, body: CompletionBody, tenant: CurrentTenant, services: AppServices
+    request: Request, body: CompletionBody, tenant: Generator, services: AppServices
 ) -> Response:
     """All prompts are answered, or none."""
     request_id: str = request.state.request_id

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.services import AppServices, Services
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.tenancy import Reader
 from prefixmux_server.api.values import MAX_VERSION, TASK_ID
 from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import EngineUnavailable
@@ -68,16 +68,15 @@ def base_model(services: Services) -> ModelInfo:
 
 
 @router.get("/v1/models", responses=responses(503))
-async def models(tenant: CurrentTenant, services: AppServices) -> Models:
+async def models(tenant: Reader, services: AppServices) -> Models:
     """The base model and every task of the tenant that has an active version."""
     base = base_model(services)
     return Models(data=[_base(base), *await _tasks(tenant, services, base)])
 
 
 @router.get("/v1/models/{model}", responses=responses(404, 503))
-async def model(model: str, tenant: CurrentTenant, services: AppServices) -> Model:
+async def model(model: str, tenant: Reader, services: AppServices) -> Model:
     """A `/` in the name has to be escaped."""
-    tenant.require("read")
     base, name = base_model(services), unquote(model)
     part = named(name, base)
     if part is None:
