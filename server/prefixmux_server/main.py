@@ -29,6 +29,7 @@ from prefixmux_server.api.server import (
 )
 from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
+from prefixmux_server.engine.heap import keep_what_is_loaded
 from prefixmux_server.errors import UsageError
 from prefixmux_server.logs import configure_logging
 from prefixmux_server.service.lifecycle import Lifecycle
@@ -121,6 +122,7 @@ async def _serve(
                 return
             if not await _first(stopping, loading.finish(PRELOAD_SECONDS)):
                 return
+            keep_what_is_loaded()
             print(f"ready {url}", flush=True)  # noqa: T201 - what scripts wait for
             log.info("ready", url=url)
             async with collecting(store, grace=grace_of(settings.max_request_seconds)):

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol, cast
 
 from prefixmux_server.engine.errors import EngineStartError
+from prefixmux_server.engine.heap import keep_what_is_loaded
 from prefixmux_server.engine.mailbox import Doorbell, Inbox, Outbox
 from prefixmux_server.engine.messages import (
     Abort,
@@ -133,6 +134,7 @@ def run_engine(start: Start, inbox: Inbox, outbox: Outbox, wake: Wake) -> int:
     except EngineStartError as error:
         outbox.send(StartFailed(error.code, error.message))
         return 1
+    keep_what_is_loaded()
     outbox.send(ready)
     EngineLoop(engine, inbox, outbox, pulse).run()
     engine.close()
