@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from service.fakes import INFO, Script, ids, likely
 
 from prefixmux_server.api.written import ASCII, PIECE, UTF8, Encode, paced, written
+from prefixmux_server.service import score
 from prefixmux_server.service.answer import Answer, AnswerTiming, Output, Usage, UsedPrefix
 from prefixmux_server.service.likely import Logprobs, PromptLogprobs
 from prefixmux_server.service.text import TextCodec
@@ -129,3 +130,12 @@ async def test_rows_of_a_batch_are_answered_as_alone(api: Api) -> None:
     for one in (alone, first["response"], last["response"]):
         del one["id"], one["timing"]
     assert first["response"] == last["response"] == alone
+
+
+async def test_a_large_score_is_the_small_ones_kind(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"input": "ab", "targets": ["cd", [3]]}
+    whole = (await api.client.post("/score", json=asked)).json()
+    monkeypatch.setattr(score, "LARGE", 2)
+    assert (await api.client.post("/score", json=asked)).json()["scores"] == whole["scores"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
 
+from prefixmux_server.api import written
 from prefixmux_server.api.body import StrictRoute
 from prefixmux_server.api.documented import errors
 from prefixmux_server.api.presence import while_connected
@@ -55,12 +56,17 @@ class ScoreBody(Strict):
         )
 
 
-@router.post("/score", responses=errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504))
+@router.post(
+    "/score",
+    response_model=ScoreAnswer,
+    responses=errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 504),
+)
 async def score(
     request: Request, body: ScoreBody, tenant: Generator, services: AppServices
-) -> ScoreAnswer:
+) -> ScoreAnswer | Response:
     """Every target is a row of its own in the batch, behind the same prefix and input."""
     targets = [token_input(target) for target in body.targets]
     asked = body.to_service(request.state.request_id)
     work = services.score.score(tenant, asked, targets)
-    return await while_connected(request, services.lifecycle, work)
+    answer = await while_connected(request, services.lifecycle, work)
+    return await written.response(answer) if answer.is_large else answer

@@ -41,8 +41,7 @@ def written(value: object, encode: Encode = UTF8) -> Iterator[str]:
     if isinstance(value, Logprobs):
         yield from _array(_told(value, encode))
     elif is_dataclass(value):
-        named = ((field.name, getattr(value, field.name)) for field in fields(value))
-        yield from _object(named, encode)
+        yield from written({one.name: getattr(value, one.name) for one in fields(value)}, encode)
     elif isinstance(value, BaseModel):
         yield encode(value.model_dump(mode="json"))
     elif isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from prefixmux_server.errors import InternalError, PrefixmuxServerError
 from prefixmux_server.service.admission import monotonic
-from prefixmux_server.service.answer import Answer, AnswerTiming, Usage, UsedPrefix
+from prefixmux_server.service.answer import LARGE, Answer, AnswerTiming, Usage, UsedPrefix
 from prefixmux_server.service.generation import GenerationService
 from prefixmux_server.service.preparation import Known, Preparation
 from prefixmux_server.service.prompt import Prompt, begins_decoder, check_ids, needed
@@ -70,6 +70,10 @@ class ScoreAnswer:
     usage: Usage
     timing: AnswerTiming
 
+    @property
+    def is_large(self) -> bool:
+        return sum(len(score.token_ids) for score in self.scores) > LARGE
+
 
 @dataclass(frozen=True)
 class Row:
@@ -96,12 +100,14 @@ class ScoreService:
         """
         arrived = monotonic()
         rows = await self._preparation.of(tenant, request, lambda known: _rows(known, targets))
-        answers = await all_or_none(self._run(tenant, row, index) for index, row in enumerate(rows))
-        return _answer(rows, answers, monotonic() - arrived)
+        told = await all_or_none(self._run(tenant, row, index) for index, row in enumerate(rows))
+        return _answer(told, monotonic() - arrived)
 
-    async def _run(self, tenant: Tenant, row: Row, index: int) -> Answer:
+    async def _run(self, tenant: Tenant, row: Row, index: int) -> tuple[Answer, TargetScore]:
+        """What the answer says of the prompt is dropped: it has it for every target again."""
         try:
-            return await self._generation.generate(tenant, row.request)
+            answer = await self._generation.generate(tenant, row.request)
+            return replace(answer, prompt_logprobs=None), _score(index, row, answer)
         except PrefixmuxServerError as error:
             if error.param == "decoder_input":
                 error.param = f"targets.{index}"
@@ -154,12 +160,9 @@ def _text(known: Known, token_ids: tuple[int, ...]) -> str | None:
     return None if known.codec is None else known.codec.decode(token_ids)
 
 
-def _answer(rows: Sequence[Row], answers: Sequence[Answer], total_s: float) -> ScoreAnswer:
+def _answer(told: Sequence[tuple[Answer, TargetScore]], total_s: float) -> ScoreAnswer:
+    answers = [answer for answer, _ in told]
     first = answers[0]
-    scores = [
-        _score(index, row, answer)
-        for index, (row, answer) in enumerate(zip(rows, answers, strict=True))
-    ]
     return ScoreAnswer(
         id=first.id,
         tenant=first.tenant,
@@ -168,7 +171,7 @@ def _answer(rows: Sequence[Row], answers: Sequence[Answer], total_s: float) -> S
         prefix_digest=first.prefix_digest,
         prefixes=first.prefixes,
         model=first.model,
-        scores=scores,
+        scores=[score for _, score in told],
         usage=Usage(
             prompt_tokens=sum(answer.usage.prompt_tokens for answer in answers),
             prefix_tokens=sum(answer.usage.prefix_tokens for answer in answers),
