@@ -92,3 +92,31 @@ async def test_who_gives_up_waiting_never_begins_and_keeps_no_thread(turns: Turn
     await _until(both.begun, 3)
     both.may_end.set()
     await asyncio.gather(*again)
+
+
+async def test_the_event_loop_is_not_waited_for_between_turns(turns: Turns) -> None:
+    left, done = [None] * 50, threading.Event()
+
+    def work() -> None:
+        left.pop()
+        if not left:
+            done.set()
+
+    many = [asyncio.create_task(turns.run("a", work)) for _ in range(50)]
+    await asyncio.sleep(0)
+    assert done.wait(10), "turns are only given while the loop runs"
+    await asyncio.gather(*many)
+
+
+async def test_what_waits_when_it_closes_is_cancelled() -> None:
+    turns, held = Turns(1, "one"), Held()
+    first = asyncio.create_task(turns.run("a", lambda: held.work("first")))
+    await _until(held.begun, 1)
+    second = asyncio.create_task(turns.run("a", lambda: held.work("never")))
+    await asyncio.sleep(0)
+    turns.close()
+    held.may_end.set()
+    assert await first == "first"
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert held.begun == ["first"]

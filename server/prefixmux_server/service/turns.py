@@ -1,6 +1,7 @@
 """Threads for work that holds no event loop, shared by tenants: each in turn, none takes them all.
 
-Owned by one event loop. What a turn does is its caller's.
+A thread that is done takes the next work itself: how much gets done does not depend on how often
+the event loop comes round. What a turn does is its caller's.
 """
 
 from __future__ import annotations
@@ -8,11 +9,27 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """`told` is given what `work` gives or raises."""
+
+    tenant: str
+    work: Callable[[], Any]
+    told: Future[Any]
+
+    def take(self) -> None:
+        try:
+            self.told.set_result(self.work())
+        except BaseException as error:  # noqa: BLE001 - it is the waiting caller's
+            self.told.set_exception(error)
 
 
 class Turns:
@@ -25,57 +42,52 @@ class Turns:
         self._most = max(1, threads - 1)
         self._busy: Counter[str] = Counter()
         # The first tenant is the next one; whoever has had a turn goes behind the others.
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, deque[_Turn]] = OrderedDict()
+        self._lock = Lock()
 
     async def run(self, tenant: str, work: Callable[[], T]) -> T:
         """What `work` gives. Cancelled while it waits, it never begins; later, its thread is
         counted as taken until it is done."""
-        await self._turn(tenant)
-        loop = asyncio.get_running_loop()
-        running = self._threads.submit(work)
-        running.add_done_callback(lambda _: _soon(loop, self._done, tenant))
-        return await asyncio.wrap_future(running)
+        turn = _Turn(tenant, work, Future[T]())
+        with self._lock:
+            self._waiting.setdefault(tenant, deque()).append(turn)
+            if begins := self._free > 0:
+                self._free -= 1
+        if begins:
+            self._threads.submit(self._serve)
+        return await asyncio.wrap_future(turn.told)
 
     def close(self) -> None:
         """Nothing that waits begins any more."""
+        with self._lock:
+            waiting = [turn for turns in self._waiting.values() for turn in turns]
+            self._waiting.clear()
+        for turn in waiting:
+            turn.told.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _turn(self, tenant: str) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(turn)
-        self._give()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._done(tenant)
-            raise
+    def _serve(self) -> None:
+        """In a thread, while somebody waits who may have it."""
+        turn = self._next(None)
+        while turn is not None:
+            if turn.told.set_running_or_notify_cancel():
+                turn.take()
+            turn = self._next(turn)
 
-    def _give(self) -> None:
-        """Free threads to those who wait."""
-        while self._free and (tenant := self._next()) is not None:
+    def _next(self, done: _Turn | None) -> _Turn | None:
+        """None gives the thread back; whoever comes then gets it again."""
+        with self._lock:
+            if done is not None:
+                self._busy[done.tenant] -= 1
+                if not self._busy[done.tenant]:
+                    del self._busy[done.tenant]
+            free = (tenant for tenant in self._waiting if self._busy[tenant] < self._most)
+            tenant = next(free, None)
+            if tenant is None:
+                self._free += 1
+                return None
             turns = self._waiting.pop(tenant)
-            turn = turns.popleft()
-            if turns:
+            if len(turns) > 1:
                 self._waiting[tenant] = turns
-            if not turn.cancelled():
-                self._free -= 1
-                self._busy[tenant] += 1
-                turn.set_result(None)
-
-    def _next(self) -> str | None:
-        waiting = (tenant for tenant in self._waiting if self._busy[tenant] < self._most)
-        return next(waiting, None)
-
-    def _done(self, tenant: str) -> None:
-        self._free += 1
-        self._busy[tenant] -= 1
-        if not self._busy[tenant]:
-            del self._busy[tenant]
-        self._give()
-
-
-def _soon(loop: asyncio.AbstractEventLoop, done: Callable[[str], None], tenant: str) -> None:
-    """From a thread; a loop that has ended counts nothing any more."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(done, tenant)
+            self._busy[tenant] += 1
+            return turns.popleft()
