@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= 2
 
 .PHONY: install demo serve test test-long check format bench clean
 
@@ -20,8 +21,9 @@ demo: install
 serve: install
 	$(BIN)/python -m demo.run --keep-serving
 
+# Tests of one file stay together: they share servers. Each worker has a core of its own.
 test: install
-	$(BIN)/python -m pytest -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not long" --numprocesses $(WORKERS) --dist loadfile
 
 test-long: install
 	$(BIN)/python -m pytest -m long --timeout 3600
