@@ -31,6 +31,7 @@ UPLOADED: dict[int | str, dict[str, Any]] = {
 }
 FORM = {
     "type": "object",
+    "additionalProperties": False,
     "required": ["task_id"],
     "properties": {
         "task_id": {"type": "string", "pattern": TASK_ID, "example": "e2e"},
