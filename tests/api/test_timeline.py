@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 from api.conftest import Api, error_of
-from service.fakes import ids, reply_with
+from service.fakes import Script, ids, reply_with
 from service.outcomes import row, started, step
+
+from prefixmux_server.engine.messages import EngineError
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +49,8 @@ async def test_the_engines_steps_are_in_it(api: Api) -> None:
 
 
 async def test_what_failed_has_a_timeline_if_it_was_admitted(api: Api) -> None:
-    api.engine.capacity = 0
+    pushed_out = EngineError("overloaded", "Another tenant had fewer waiting.")
+    api.engine.reply = lambda _: Script((), error=pushed_out)
     headers = {"x-request-id": "full"}
     error_of(
         await api.client.post("/generate", json={"input": "a"}, headers=headers), 429, "overloaded"

@@ -150,9 +150,12 @@ def test_places_are_shared_among_tenants_when_all_are_taken(run: Run) -> None:
                 return client.submit(request(id, token=NEVER_LOADED, tenant=tenant))
 
             first = [ask(f"a{n}", "alice") for n in range(6)]
+            assert not client.has_room("alice")
+            assert client.has_room("bob")
             with pytest.raises(Overloaded):
                 ask("a6", "alice")
             theirs = [ask(f"b{n}", "bob") for n in range(3)]
+            assert not client.has_room("bob")
             with pytest.raises(Overloaded):
                 ask("b3", "bob")
             ended = [(await collect(generation))[1] for generation in reversed(first[3:])]

@@ -232,6 +232,9 @@ class FakeEngine:
         self.arrived.set()
         return FakeGeneration(self, submit, self.reply(submit))
 
+    def has_room(self, tenant: str) -> bool:
+        return self.open < self.capacity
+
     async def probe(
         self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
     ) -> EngineError | None:

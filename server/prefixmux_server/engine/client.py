@@ -135,6 +135,9 @@ class EngineClient:
         self._link.send(submit)
         return generation
 
+    def has_room(self, tenant: str) -> bool:
+        return len(self._waiters) < self._max_open or self._waiters.may_displace(tenant)
+
     async def probe(
         self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
     ) -> EngineError | None:

@@ -73,6 +73,10 @@ class EngineFront(Protocol):
         """Raises `engine.errors.EngineUnavailable` or, with a full queue, `Overloaded`."""
         ...
 
+    def has_room(self, tenant: str) -> bool:
+        """Whether `submit` would find a place now: it is not worth preparing a request else."""
+        ...
+
     async def probe(
         self, tenant: str, prefixes: tuple[str, ...], decoder_ids: tuple[int, ...] = ()
     ) -> EngineError | None:

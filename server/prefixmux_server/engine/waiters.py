@@ -55,13 +55,16 @@ class Waiters:
             self._pop(generation.id)
         return found
 
+    def may_displace(self, tenant: str) -> bool:
+        """Whether `displace` would find a place."""
+        return self._holder_beside(tenant) is not None
+
     def displace(self, tenant: str, error: EngineError) -> str | None:
         """A place for `tenant`: whoever has most requests waiting loses the newest, if that is
         fair: its others still are no fewer than the newcomer's. Returns the id that ended."""
-        most = self._waiting.most_common(1)
-        if not most or most[0][1] < self._waiting[tenant] + 2:
+        holder = self._holder_beside(tenant)
+        if holder is None:
             return None
-        holder = most[0][0]
         for id, place in reversed(self._open.items()):
             if place.tenant == holder and not place.started:
                 self._pop(id).fail(error)
@@ -87,6 +90,12 @@ class Waiters:
     def fail_all(self, error: EngineError) -> None:
         for id in list(self._open):
             self._pop(id).fail(error)
+
+    def _holder_beside(self, tenant: str) -> str | None:
+        most = self._waiting.most_common(1)
+        if not most or most[0][1] < self._waiting[tenant] + 2:
+            return None
+        return most[0][0]
 
     def _pop(self, id: str) -> _Place:
         place = self._open.pop(id)

@@ -98,7 +98,7 @@ class GenerationService:
         try:
             tenant.require("generate")
             with self._accounts.enter(tenant.name):
-                ready = self._ready()
+                ready = self._ready(tenant.name)
                 return await self._in_thread(course, lambda: work(ready))
         except BaseException as error:
             self._tell(course.outcome(code_of(error)))
@@ -133,7 +133,7 @@ class GenerationService:
         yield result
 
     async def _admit(self, course: Course) -> Admitted:
-        tenant, request, ready = course.tenant.name, course.request, self._ready()
+        tenant, request, ready = course.tenant.name, course.request, self._ready(course.tenant.name)
         admitted = await self._in_thread(
             course,
             lambda: self._admission.admit(
@@ -171,10 +171,13 @@ class GenerationService:
             alarm.cancel()
             generation.abort()
 
-    def _ready(self) -> Ready:
+    def _ready(self, tenant: str) -> Ready:
+        """Raises `EngineUnavailable`, and `Overloaded` before anything is done in vain."""
         ready = self._engine.ready
         if ready is None or not self._engine.health.ok:
             raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
+        if not self._engine.has_room(tenant):
+            raise self._overloaded()
         return ready
 
     def _submit(self, submit: Submit) -> Generation:
