@@ -18,8 +18,8 @@ import structlog
 import uvicorn
 
 from prefixmux_server.api.app import create_app
-from prefixmux_server.api.protocol import Limits
-from prefixmux_server.api.server import (
+from prefixmux_server.api.http.protocol import Limits
+from prefixmux_server.api.http.server import (
     BindError,
     allow_connections,
     bind,
@@ -27,14 +27,14 @@ from prefixmux_server.api.server import (
     serving,
     url_of,
 )
-from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
 from prefixmux_server.engine.heap import keep_what_is_loaded
+from prefixmux_server.engine.pipes.client import EngineClient
 from prefixmux_server.errors import UsageError
 from prefixmux_server.logs import configure_logging
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.preload import Loading, named
-from prefixmux_server.service.upkeep import collecting, grace_of
+from prefixmux_server.service.prefixes.preload import Loading, named
+from prefixmux_server.service.prefixes.upkeep import collecting, grace_of
 from prefixmux_server.settings import Settings, resolve
 from prefixmux_server.wiring import build_services
 from prefixmux_store.errors import StoreError

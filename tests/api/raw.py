@@ -11,8 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from prefixmux_server.api.protocol import Limits
-from prefixmux_server.api.server import bind, serving
+from prefixmux_server.api.http.protocol import Limits
+from prefixmux_server.api.http.server import bind, serving
 
 # Of a test that waits for what the server does; not a speed that is asked for.
 PATIENCE_S = 20

@@ -16,10 +16,10 @@ from api.conftest import Api
 from service.fakes import native
 
 from prefixmux_server.errors import UsageError
-from prefixmux_server.service import audit
-from prefixmux_server.service.answer import AnswerTiming
-from prefixmux_server.service.audit import AuditLog
-from prefixmux_server.service.outcome import Outcome
+from prefixmux_server.service.generation.answer import AnswerTiming
+from prefixmux_server.service.generation.outcome import Outcome
+from prefixmux_server.service.tenants import audit
+from prefixmux_server.service.tenants.audit import AuditLog
 from prefixmux_server.settings import Settings
 from prefixmux_store.names import digest_of
 

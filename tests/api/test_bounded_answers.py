@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from api.conftest import Api, error_of
 
-from prefixmux_server.service import budget
+from prefixmux_server.service.generation import budget
 
 pytestmark = pytest.mark.anyio
 # Four tokens of a prompt, with one likely one each.

@@ -15,8 +15,8 @@ from api.conftest import MAX_BODY, Api
 from api.raw import PATIENCE_S, Line, Raw, Site, listening, request
 from service.fakes import ids, native, reply_with
 
-from prefixmux_server.api import body
-from prefixmux_server.api.protocol import Limits
+from prefixmux_server.api.http import body
+from prefixmux_server.api.http.protocol import Limits
 
 pytestmark = pytest.mark.anyio
 
@@ -331,7 +331,7 @@ async def test_a_reader_that_does_not_read_is_dropped(api: Api) -> None:
 
 ALLOWED = """
 import resource
-from prefixmux_server.api.server import allow_connections
+from prefixmux_server.api.http.server import allow_connections
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 print(allow_connections(1024), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """

@@ -12,7 +12,7 @@ from api.conftest import Api
 from api.raw import Line, Raw, Site, listening, request
 from service.fakes import ids, reply_with
 
-from prefixmux_server.api.protocol import Limits
+from prefixmux_server.api.http.protocol import Limits
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from api.conftest import Api, error_of
 from service.fakes import native
 
 from prefixmux_server.errors import Unauthorized
-from prefixmux_server.service.keys import BELIEVED_SECONDS, KeyService
-from prefixmux_server.service.tenant import ALL_SCOPES, Tenant
+from prefixmux_server.service.tenants.keys import BELIEVED_SECONDS, KeyService
+from prefixmux_server.service.tenants.tenant import ALL_SCOPES, Tenant
 from prefixmux_store.errors import StoreBusy
 from prefixmux_store.keys import KeyRing, key_hash
 from prefixmux_store.store import PrefixStore

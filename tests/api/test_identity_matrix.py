@@ -14,8 +14,8 @@ import pytest
 from api.conftest import Api
 from service.fakes import native
 
-from prefixmux_server.api.middleware import OPEN_PATHS
-from prefixmux_server.service.tenant import ALL_SCOPES
+from prefixmux_server.api.http.middleware import OPEN_PATHS
+from prefixmux_server.service.tenants.tenant import ALL_SCOPES
 
 pytestmark = pytest.mark.anyio
 

@@ -12,8 +12,8 @@ from api.conftest import Api, error_of
 from service.fakes import ids, native, reply_with
 from service.outcomes import finished, step
 
-from prefixmux_server.api import body
-from prefixmux_server.service import pace
+from prefixmux_server.api.http import body
+from prefixmux_server.service.telemetry import pace
 
 pytestmark = pytest.mark.anyio
 

@@ -36,8 +36,8 @@ from service.fakes import FakeEngine, native
 
 from prefixmux_server.api.app import create_app
 from prefixmux_server.api.services import Services
-from prefixmux_server.service.keys import BELIEVED_SECONDS, KeyService
 from prefixmux_server.service.lifecycle import Lifecycle
+from prefixmux_server.service.tenants.keys import BELIEVED_SECONDS, KeyService
 from prefixmux_server.settings import Settings
 from prefixmux_server.wiring import build_services
 from prefixmux_store.store import PrefixStore

@@ -15,8 +15,8 @@ from api.conftest import MAX_ROWS, Api, error_of
 from service.fakes import Script, native
 
 from prefixmux_server.engine.messages import EngineError, Share
-from prefixmux_server.service import accounts as module
-from prefixmux_server.service.accounts import Accounts
+from prefixmux_server.service.tenants import accounts as module
+from prefixmux_server.service.tenants.accounts import Accounts
 
 pytestmark = pytest.mark.anyio
 

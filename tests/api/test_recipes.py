@@ -12,7 +12,7 @@ from api.conftest import MAX_BODY, MAX_PREFIX_TOKENS, MAX_ROWS, Api, error_of
 from service.fakes import CONTEXT, MODEL, SEQ2SEQ, START, VOCABULARY, ids
 
 from prefixmux_server.engine.messages import EngineError
-from prefixmux_server.service.prefixes import PrefixService
+from prefixmux_server.service.prefixes.prefixes import PrefixService
 from prefixmux_store.format import parse
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from api.conftest import Api, error_of
 from api.events import StreamCall, events, joined, terminal
 from service.fakes import EOS, Script, ids, likely, reply_with
 
-from prefixmux_server.api import sse
+from prefixmux_server.api.http import sse
 from prefixmux_server.engine.messages import EngineError
 
 pytestmark = pytest.mark.anyio

@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator
 import pytest
 from service.fakes import likely
 
-from prefixmux_server.api.feed import Feed
+from prefixmux_server.api.http.feed import Feed
 from prefixmux_server.errors import Draining
-from prefixmux_server.service.answer import Answer, TokenEvent
+from prefixmux_server.service.generation.answer import Answer, TokenEvent
+from prefixmux_server.service.generation.likely import Logprobs
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.likely import Logprobs
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,10 @@ import pytest
 from api.conftest import Api, error_of
 from service.fakes import native
 
-from prefixmux_server.service.answer import AnswerTiming
-from prefixmux_server.service.outcome import Outcome
-from prefixmux_server.service.tenant import Tenant
-from prefixmux_server.service.usage import TaskUsage, UsageMeter
+from prefixmux_server.service.generation.answer import AnswerTiming
+from prefixmux_server.service.generation.outcome import Outcome
+from prefixmux_server.service.tenants.tenant import Tenant
+from prefixmux_server.service.tenants.usage import TaskUsage, UsageMeter
 from prefixmux_store.errors import StoreBusy
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.usage import UsageEntry, UsageLedger

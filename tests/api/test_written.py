@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from service.fakes import INFO, Script, ids, likely
 
-from prefixmux_server.api.written import ASCII, PIECE, UTF8, Encode, paced, written
-from prefixmux_server.service import score
-from prefixmux_server.service.answer import Answer, AnswerTiming, Output, Usage, UsedPrefix
-from prefixmux_server.service.likely import Logprobs, PromptLogprobs
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.api.http.written import ASCII, PIECE, UTF8, Encode, paced, written
+from prefixmux_server.service.generation import score
+from prefixmux_server.service.generation.answer import (
+    Answer,
+    AnswerTiming,
+    Output,
+    Usage,
+    UsedPrefix,
+)
+from prefixmux_server.service.generation.likely import Logprobs, PromptLogprobs
+from prefixmux_server.service.text.text import TextCodec
 
 pytestmark = pytest.mark.anyio
 CODEC = TextCodec(INFO)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from support.beam_models import Logits, Tokens, search
 
-from prefixmux_server.engine.beams import BeamSearch, BeamStep, NonFiniteLogits
 from prefixmux_server.engine.params import BeamParams, EarlyStopping, SamplingParams
+from prefixmux_server.engine.sampling.beams import BeamSearch, BeamStep, NonFiniteLogits
 
 EOS = frozenset({2})
 WORDS = 23

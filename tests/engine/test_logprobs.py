@@ -16,8 +16,8 @@ from support.faults import BansAllFor
 from support.models import load_folder
 from support.tiny import ask
 
-from prefixmux_server.engine.logprobs import token_logprobs
 from prefixmux_server.engine.messages import LEAST_LOGPROB, Likely, Submit
+from prefixmux_server.engine.sampling.logprobs import token_logprobs
 from prefixmux_server.memory.select import LayoutName
 
 WORDS = 50

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from support.engines import answer
 from support.tiny import Tiny, ask
 
-from prefixmux_server.engine.draw import uniform
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler, Silence
-from prefixmux_server.engine.shaping import SamplingRow
+from prefixmux_server.engine.sampling.draw import uniform
+from prefixmux_server.engine.sampling.sampler import Sampler, Silence
+from prefixmux_server.engine.sampling.shaping import SamplingRow
 from prefixmux_server.memory.select import LayoutName
 
 EOS = frozenset({2})

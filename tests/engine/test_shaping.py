@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler, Silence
-from prefixmux_server.engine.shaping import SamplingRow, banned_tokens, forced_token, shape
+from prefixmux_server.engine.sampling.sampler import Sampler, Silence
+from prefixmux_server.engine.sampling.shaping import SamplingRow, banned_tokens, forced_token, shape
 
 EOS = frozenset({2})
 WORDS = 9

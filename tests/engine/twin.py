@@ -17,8 +17,8 @@ from support.tiny import prompt
 
 from prefixmux_server.engine.messages import BeamOutput, Submit
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler
-from prefixmux_server.engine.shaping import SamplingRow
+from prefixmux_server.engine.sampling.sampler import Sampler
+from prefixmux_server.engine.sampling.shaping import SamplingRow
 from prefixmux_server.memory.select import LayoutName
 from prefixmux_server.model.load import LoadedModel
 

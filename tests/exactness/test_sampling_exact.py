@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.sampler import Sampler, Silence
-from prefixmux_server.engine.shaping import SamplingRow
+from prefixmux_server.engine.sampling.sampler import Sampler, Silence
+from prefixmux_server.engine.sampling.shaping import SamplingRow
 
 DRAWS = 20_000
 VOCABULARY = 40

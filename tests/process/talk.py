@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 from process.fake_engine import HANG
 
-from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.front import Generation
 from prefixmux_server.engine.messages import Finished, Submit, TokenDelta
 from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.pipes.client import EngineClient
 from prefixmux_server.engine.settings import EngineSettings
 
 FACTORY = "process.fake_engine:build"

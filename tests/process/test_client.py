@@ -10,10 +10,10 @@ from process.conftest import Run
 from process.fake_engine import BAD_DIGEST, LOAD, NEVER_LOADED
 from process.talk import ENDLESS, collect, engine, first_tokens, generate, request, settings
 
-from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineUnavailable, Overloaded
 from prefixmux_server.engine.front import EngineFront, EngineHealth, Generation
 from prefixmux_server.engine.messages import Finished, Started, TokenDelta
+from prefixmux_server.engine.pipes.client import EngineClient
 
 
 def test_it_is_an_engine_front() -> None:

@@ -13,9 +13,9 @@ from process.conftest import Run
 from process.fake_engine import DIE, HANG, RAISE, SLOW, SLOW_SECONDS, STOP
 from process.talk import ENDLESS, collect, engine, first_tokens, generate, pid, request, settings
 
-from prefixmux_server.engine.client import DOWN, EngineClient
 from prefixmux_server.engine.errors import EngineUnavailable
-from prefixmux_server.engine.watch import SILENT_SECONDS
+from prefixmux_server.engine.pipes.client import DOWN, EngineClient
+from prefixmux_server.engine.pipes.watch import SILENT_SECONDS
 
 
 async def until_ready(client: EngineClient) -> None:

@@ -24,9 +24,9 @@ from process.talk import (
     settings,
 )
 
-from prefixmux_server.engine.client import EngineClient
 from prefixmux_server.engine.errors import EngineStartError
-from prefixmux_server.engine.link import REAP_SECONDS
+from prefixmux_server.engine.pipes.client import EngineClient
+from prefixmux_server.engine.pipes.link import REAP_SECONDS
 
 TESTS = Path(__file__).parent.parent
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefixmux_server.engine.mailbox import CHUNK, Doorbell, Inbox
-from prefixmux_server.engine.wire import HEADER
+from prefixmux_server.engine.pipes.mailbox import CHUNK, Doorbell, Inbox
+from prefixmux_server.engine.pipes.wire import HEADER
 
 
 @dataclass

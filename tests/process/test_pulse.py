@@ -7,7 +7,7 @@ import threading
 from support.faults import Clock
 
 from prefixmux_server.engine.messages import Alive
-from prefixmux_server.engine.pulse import Pulse
+from prefixmux_server.engine.pipes.pulse import Pulse
 
 
 def test_it_says_for_how_long_it_has_been_at_one_piece_of_work() -> None:

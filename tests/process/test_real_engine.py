@@ -12,8 +12,8 @@ from process.talk import generate, request
 from support.models import FAMILIES, save_tiny
 
 from prefixmux_server.engine.build import start_engine
-from prefixmux_server.engine.client import EngineClient
-from prefixmux_server.engine.process import Factory
+from prefixmux_server.engine.pipes.client import EngineClient
+from prefixmux_server.engine.pipes.process import Factory
 from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_store.blobs import BlobStore
 from prefixmux_store.files import OsFiles

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefixmux_server.engine.pipes.steplog import StepLog
 from prefixmux_server.engine.record import RowRecord, StepRecord
-from prefixmux_server.engine.steplog import StepLog
 
 RESTART = -1
 

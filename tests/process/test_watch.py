@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from prefixmux_server.engine.link import EngineLink
-from prefixmux_server.engine.watch import BEATS, Watch
+from prefixmux_server.engine.pipes.link import EngineLink
+from prefixmux_server.engine.pipes.watch import BEATS, Watch
 
 
 class Killed:

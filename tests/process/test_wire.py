@@ -23,9 +23,9 @@ from prefixmux_server.engine.messages import (
     Submit,
 )
 from prefixmux_server.engine.params import SamplingParams
-from prefixmux_server.engine.process import Start
-from prefixmux_server.engine.schema import WireError
-from prefixmux_server.engine.wire import HEADER, Codec, FrameReader, commands, events
+from prefixmux_server.engine.pipes.process import Start
+from prefixmux_server.engine.pipes.schema import WireError
+from prefixmux_server.engine.pipes.wire import HEADER, Codec, FrameReader, commands, events
 
 # Whatever JSON can hold; text may have lone surrogates and NUL.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))

@@ -8,7 +8,7 @@ from service.fakes import INFO
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from prefixmux_server.engine.model_info import TokenizerInfo
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.text.text import TextCodec
 
 WORDS = ("▁", "▁the", "the", "▁cat", "s", ".", "▁.", "é", "▁日", "本", "!", "a", "▁a", "��")
 SPECIAL = ("<unk>", "</s>")

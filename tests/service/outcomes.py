@@ -13,8 +13,8 @@ from prefixmux_server.engine.messages import (
     Timing,
 )
 from prefixmux_server.engine.record import RowRecord, StepRecord
-from prefixmux_server.service.answer import AnswerTiming
-from prefixmux_server.service.outcome import Outcome
+from prefixmux_server.service.generation.answer import AnswerTiming
+from prefixmux_server.service.generation.outcome import Outcome
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -11,9 +11,9 @@ import pytest
 
 from prefixmux_server.engine.messages import Share
 from prefixmux_server.errors import QuotaExceeded
-from prefixmux_server.service.accounts import BELIEVED_SECONDS, LONGEST_WAIT, Accounts
-from prefixmux_server.service.answer import AnswerTiming
-from prefixmux_server.service.outcome import Outcome
+from prefixmux_server.service.generation.answer import AnswerTiming
+from prefixmux_server.service.generation.outcome import Outcome
+from prefixmux_server.service.tenants.accounts import BELIEVED_SECONDS, LONGEST_WAIT, Accounts
 from prefixmux_store.tenants import TenantLimits
 
 TIMING = AnswerTiming(0.0, 0.0, 0.1, 0.2)

@@ -8,7 +8,7 @@ import pytest
 
 from prefixmux_server.engine.params import SamplingParams
 from prefixmux_server.errors import InvalidParameter
-from prefixmux_server.service.budget import MAX_NUMBERS, check_numbers
+from prefixmux_server.service.generation.budget import MAX_NUMBERS, check_numbers
 
 
 @pytest.mark.parametrize(

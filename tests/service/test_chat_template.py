@@ -8,7 +8,7 @@ import pytest
 from service.fakes import EOS_TEXT, tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from prefixmux_server.service.chat_template import (
+from prefixmux_server.service.text.chat_template import (
     ChatTemplate,
     Message,
     TemplateRefused,

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from service.codecs import CODECS, byte_level, llama, rewriting, vocabulary
 from service.fakes import INFO, ids
 
-from prefixmux_server.service.detokenizer import WINDOW, Detokenizer
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.text.detokenizer import WINDOW, Detokenizer
+from prefixmux_server.service.text.text import TextCodec
 
 BUILT = {name: build() for name, build in CODECS.items()}
 # Of the longest of the tokenizers; each takes what is in its own table, and one id that is not.

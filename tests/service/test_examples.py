@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from prefixmux_server.errors import InvalidRequest
-from prefixmux_server.service.examples import Demonstration, Example, demonstrate
-from prefixmux_server.service.template import MAX_CHARACTERS
+from prefixmux_server.service.prefixes.examples import Demonstration, Example, demonstrate
+from prefixmux_server.service.text.template import MAX_CHARACTERS
 from prefixmux_store.errors import InvalidPrefix
 
 PAIRS = [Example("one", "1"), Example("{output} two", "{input} 2")]

@@ -14,14 +14,14 @@ from service.fakes import EOS, FakeEngine, Script, ids, native, reply_with
 
 from prefixmux_server.engine.messages import EngineError, Share
 from prefixmux_server.errors import DeadlineExceeded, Forbidden, PrefixmuxServerError, Relayed
-from prefixmux_server.service.accounts import Accounts
-from prefixmux_server.service.admission import Admission
-from prefixmux_server.service.answer import Answer, TokenEvent
-from prefixmux_server.service.generation import GenerationService
-from prefixmux_server.service.outcome import Outcome, OutcomeObserver
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.steps import StepLog
-from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.generation.admission import Admission
+from prefixmux_server.service.generation.answer import Answer, TokenEvent
+from prefixmux_server.service.generation.generation import GenerationService
+from prefixmux_server.service.generation.outcome import Outcome, OutcomeObserver
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.telemetry.steps import StepLog
+from prefixmux_server.service.tenants.accounts import Accounts
+from prefixmux_server.service.tenants.tenant import Tenant
 from prefixmux_store.errors import StoreError
 from prefixmux_store.store import PrefixStore
 from prefixmux_store.tenants import TenantLimits

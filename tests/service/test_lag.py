@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from prefixmux_server.service.lag import LagSampler
+from prefixmux_server.service.telemetry.lag import LagSampler
 
 
 def test_a_loop_that_is_held_up_is_late() -> None:

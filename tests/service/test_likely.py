@@ -8,7 +8,7 @@ import pytest
 from service.fakes import likely
 
 from prefixmux_server.errors import InternalError
-from prefixmux_server.service.likely import Logprobs, PromptLogprobs
+from prefixmux_server.service.generation.likely import Logprobs, PromptLogprobs
 
 
 def of(*token_ids: int, top: int = 2) -> Logprobs:

@@ -8,10 +8,10 @@ from service.fakes import CONTEXT, EOS, MODEL, SEQ2SEQ, VOCABULARY
 
 from prefixmux_server.engine.params import BeamParams, SamplingParams
 from prefixmux_server.errors import InvalidParameter, PromptTooLong
-from prefixmux_server.service.limits import check_parameters, check_rows, sampling_params
-from prefixmux_server.service.parameters import Parameters, settle
-from prefixmux_server.service.prompt import Prompt
-from prefixmux_server.service.room import PrefixSize
+from prefixmux_server.service.generation.limits import check_parameters, check_rows, sampling_params
+from prefixmux_server.service.generation.parameters import Parameters, settle
+from prefixmux_server.service.generation.prompt import Prompt
+from prefixmux_server.service.generation.room import PrefixSize
 
 SHIFTED = PrefixSize(decoder=10, offset=10)
 

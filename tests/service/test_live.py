@@ -5,8 +5,8 @@ from __future__ import annotations
 from service.outcomes import outcome, row, started, step
 
 from prefixmux_server.engine.messages import StepOutput
-from prefixmux_server.service.flight import Flight
-from prefixmux_server.service.live import MAX_ROWS, WINDOW_S, Live, LiveRow
+from prefixmux_server.service.telemetry.flight import Flight
+from prefixmux_server.service.telemetry.live import MAX_ROWS, WINDOW_S, Live, LiveRow
 
 
 class Batch:

@@ -7,11 +7,11 @@ from service.outcomes import finished, outcome, row, started, step
 
 from prefixmux_server.engine.front import EngineHealth
 from prefixmux_server.engine.messages import ResidencyChange, StepOutput, TokenDelta
-from prefixmux_server.service.flight import Flight
-from prefixmux_server.service.lag import LagSampler
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.metrics import Metrics
-from prefixmux_server.service.readings import Readings
+from prefixmux_server.service.telemetry.flight import Flight
+from prefixmux_server.service.telemetry.lag import LagSampler
+from prefixmux_server.service.telemetry.metrics import Metrics
+from prefixmux_server.service.telemetry.readings import Readings
 
 
 class Watched:

@@ -7,8 +7,8 @@ from service.outcomes import finished
 
 from prefixmux_server.engine.messages import StepOutput
 from prefixmux_server.engine.record import StepRecord
-from prefixmux_server.service import pace
-from prefixmux_server.service.pace import Pace
+from prefixmux_server.service.telemetry import pace
+from prefixmux_server.service.telemetry.pace import Pace
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ import pytest
 from service.fakes import FakeEngine, ids, native
 
 from prefixmux_server.errors import EngineUnavailable, Forbidden, InvalidRequest
-from prefixmux_server.service.accounts import Accounts
-from prefixmux_server.service.admission import Admission
-from prefixmux_server.service.codecs import Codecs
-from prefixmux_server.service.generation import GenerationService
-from prefixmux_server.service.outcome import Outcome
-from prefixmux_server.service.preparation import Known, Preparation
-from prefixmux_server.service.request import GenerationRequest, PartName
-from prefixmux_server.service.steps import StepLog
-from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.generation.admission import Admission
+from prefixmux_server.service.generation.generation import GenerationService
+from prefixmux_server.service.generation.outcome import Outcome
+from prefixmux_server.service.generation.preparation import Known, Preparation
+from prefixmux_server.service.generation.request import GenerationRequest, PartName
+from prefixmux_server.service.telemetry.steps import StepLog
+from prefixmux_server.service.tenants.accounts import Accounts
+from prefixmux_server.service.tenants.tenant import Tenant
+from prefixmux_server.service.text.codecs import Codecs
 from prefixmux_store.errors import TaskNotFound
 from prefixmux_store.store import PrefixStore
 

@@ -12,10 +12,10 @@ from tokenizers import Tokenizer, processors
 
 from prefixmux_server.engine.model_info import ModelInfo, TokenizerInfo
 from prefixmux_server.errors import InvalidRequest, PromptTooLong, TokenizerUnavailable
-from prefixmux_server.service.prompt import Prompt, check_ids, prompt_of
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.target import Target
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.generation.prompt import Prompt, check_ids, prompt_of
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.generation.target import Target
+from prefixmux_server.service.text.text import TextCodec
 from prefixmux_store.types import Defaults, Part
 
 LEAD, TAIL = 1, 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefixmux_server.service.rates import UNITS, WINDOW_SECONDS, Rate, TokenRates
+from prefixmux_server.service.tenants.rates import UNITS, WINDOW_SECONDS, Rate, TokenRates
 
 
 class Clock:

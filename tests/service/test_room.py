@@ -10,7 +10,13 @@ from prefixmux_server.errors import PromptTooLong
 from prefixmux_server.memory.layout import SiteSpec
 from prefixmux_server.memory.rows import RowLayout
 from prefixmux_server.memory.slots import SlotLayout
-from prefixmux_server.service.room import PrefixSize, check_encoder, room, size_of, sure_room
+from prefixmux_server.service.generation.room import (
+    PrefixSize,
+    check_encoder,
+    room,
+    size_of,
+    sure_room,
+)
 from prefixmux_store.content import of_file
 from prefixmux_store.format import PrefixMeta, encode, parse
 

@@ -8,8 +8,8 @@ from service.fakes import EOS, EOS_TEXT, INFO, ids
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prefixmux_server.engine.model_info import TokenizerInfo
-from prefixmux_server.service.spelling import Place, Spelling
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.text.spelling import Place, Spelling
+from prefixmux_server.service.text.text import TextCodec
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 

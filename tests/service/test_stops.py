@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from prefixmux_server.service.stops import StopFinder
+from prefixmux_server.service.text.stops import StopFinder
 
 LETTERS = st.text(alphabet="ab", max_size=4)
 STOPS = st.lists(st.text(alphabet="ab", min_size=1, max_size=3), min_size=1, max_size=3)

@@ -6,8 +6,8 @@ from service.fakes import EOS, EOS_TEXT, INFO, ids
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from prefixmux_server.engine.model_info import TokenizerInfo
-from prefixmux_server.service.detokenizer import Detokenizer
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.text.detokenizer import Detokenizer
+from prefixmux_server.service.text.text import TextCodec
 
 CODEC = TextCodec(INFO)
 

@@ -10,8 +10,8 @@ import pytest
 from service.outcomes import finished, outcome, row, started, step
 
 from prefixmux_server.errors import NotFound
-from prefixmux_server.service.flight import Flight
-from prefixmux_server.service.timeline import Timelines
+from prefixmux_server.service.telemetry.flight import Flight
+from prefixmux_server.service.telemetry.timeline import Timelines
 
 
 def flown(timelines: Timelines) -> Flight:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from prefixmux_server.api.openai.stream import together
-from prefixmux_server.service.answer import Answer, TokenEvent
-from prefixmux_server.service.together import all_or_none
+from prefixmux_server.service.generation.answer import Answer, TokenEvent
+from prefixmux_server.service.generation.together import all_or_none
 
 pytestmark = pytest.mark.anyio
 

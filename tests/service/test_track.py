@@ -12,10 +12,10 @@ from service.codecs import CODECS, byte_level, llama, vocabulary
 from service.fakes import EOS, ids, likely
 
 from prefixmux_server.engine.messages import TokenDelta
-from prefixmux_server.service.answer import TokenEvent
-from prefixmux_server.service.parameters import Parameters
-from prefixmux_server.service.text import TextCodec
-from prefixmux_server.service.track import Track
+from prefixmux_server.service.generation.answer import TokenEvent
+from prefixmux_server.service.generation.parameters import Parameters
+from prefixmux_server.service.generation.track import Track
+from prefixmux_server.service.text.text import TextCodec
 
 BUILT = {name: build() for name, build in CODECS.items()}
 STOPS = ("the", " the", "s.", "é", "日本", " ", "cat", "a a", ".", "!", "ll", "\n", "ea", "本é")

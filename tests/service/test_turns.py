@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from prefixmux_server.service.turns import Turns
+from prefixmux_server.service.generation.turns import Turns
 
 pytestmark = pytest.mark.anyio
 

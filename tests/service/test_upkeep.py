@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prefixmux_server.service.upkeep import collecting
+from prefixmux_server.service.prefixes.upkeep import collecting
 from prefixmux_store.format import encode
 from prefixmux_store.meta import PrefixMeta
 from prefixmux_store.store import PrefixStore

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PhiConfig, PhiForCausalLM
 
-from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import BeamOutput
 from prefixmux_server.engine.params import SamplingParams
+from prefixmux_server.engine.sampling.beams import BeamSearch
 
 Tokens = tuple[int, ...]
 Logits = Callable[[Sequence[Tokens]], Tensor]

@@ -29,7 +29,7 @@ def note(store: Path, audit_file: str | None, event: str, **fields: object) -> N
         return
     path = store / "audit.jsonl" if audit_file is None else Path(audit_file)
     try:
-        audit = import_module("prefixmux_server.service.audit")
+        audit = import_module("prefixmux_server.service.tenants.audit")
         audit.append(path, event, {**fields, "uid": os.getuid()})
     except (ModuleNotFoundError, OSError) as error:
         typer.echo(f"warning: this is not in the audit file {path}: {error}", err=True)

@@ -9,16 +9,17 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from prefixmux_server.api import docs, generate, operations, prefixes, problems, score, usage
-from prefixmux_server.api.documented import errors, with_whole_limits
-from prefixmux_server.api.methods import allowed
+from prefixmux_server.api import docs, generate, operations, prefixes, score, usage
+from prefixmux_server.api.http import problems
+from prefixmux_server.api.http.documented import errors, with_whole_limits
+from prefixmux_server.api.http.methods import allowed
+from prefixmux_server.api.http.middleware import OPEN_PATHS, Frame
+from prefixmux_server.api.http.query import OnlyDeclared
 from prefixmux_server.api.metrics import PATH as METRICS_PATH
 from prefixmux_server.api.metrics import open_router as open_metrics
 from prefixmux_server.api.metrics import router as metrics
-from prefixmux_server.api.middleware import OPEN_PATHS, Frame
 from prefixmux_server.api.openai import chat, completions, models
 from prefixmux_server.api.pins import router as pins
-from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import Services
 from prefixmux_server.api.ui import assets, calls, pages, session
 from prefixmux_server.errors import PrefixmuxServerError

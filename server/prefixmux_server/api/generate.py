@@ -9,19 +9,19 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ValidationError
 
-from prefixmux_server.api import problems, written
-from prefixmux_server.api.body import StrictRoute
-from prefixmux_server.api.documented import errors
-from prefixmux_server.api.presence import while_connected
+from prefixmux_server.api.http import problems, written
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.presence import while_connected
+from prefixmux_server.api.http.sse import streaming
+from prefixmux_server.api.http.tenancy import Generator
 from prefixmux_server.api.schemas import BatchBody, ErrorDetail, GenerateBody, RowBody
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.sse import streaming
-from prefixmux_server.api.tenancy import Generator
 from prefixmux_server.api.token_events import TokenEvents
 from prefixmux_server.errors import PrefixmuxServerError
-from prefixmux_server.service.answer import Answer
-from prefixmux_server.service.generation import GenerationService
-from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.generation.answer import Answer
+from prefixmux_server.service.generation.generation import GenerationService
+from prefixmux_server.service.tenants.tenant import Tenant
 from prefixmux_store.errors import StoreError
 
 STREAMED = {

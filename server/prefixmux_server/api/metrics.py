@@ -12,10 +12,10 @@ from fastapi import APIRouter, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.tenancy import Reader
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Reader
-from prefixmux_server.service.readings import Shown
+from prefixmux_server.service.telemetry.readings import Shown
 
 router = APIRouter(tags=["operations"])
 open_router = APIRouter(tags=["operations"])

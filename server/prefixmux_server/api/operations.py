@@ -8,13 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.tenancy import CurrentTenant, Reader
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant, Reader
 from prefixmux_server.errors import EngineUnavailable
-from prefixmux_server.service.steps import Steps
-from prefixmux_server.service.timeline import Timeline
-from prefixmux_server.service.views import ModelView, model_view
+from prefixmux_server.service.prefixes.views import ModelView, model_view
+from prefixmux_server.service.telemetry.steps import Steps
+from prefixmux_server.service.telemetry.timeline import Timeline
 
 router = APIRouter(tags=["operations"])
 # What probes ask, in whatever way they ask it.

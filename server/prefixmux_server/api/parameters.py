@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from prefixmux_server.api.values import Strict, well_formed
+from prefixmux_server.api.http.values import Strict, well_formed
 from prefixmux_store.types import JSON
 
 MAX_SEED = 2**63 - 1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from prefixmux_server.api.body import StrictRoute
-from prefixmux_server.api.documented import errors
-from prefixmux_server.api.paths import PathTask
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.paths import PathTask
+from prefixmux_server.api.http.tenancy import Writer
+from prefixmux_server.api.http.values import Strict, VersionNumber
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Writer
-from prefixmux_server.api.values import Strict, VersionNumber
-from prefixmux_server.service.views import VersionView
+from prefixmux_server.service.prefixes.views import VersionView
 
 router = APIRouter(prefix="/prefixes", tags=["prefixes"], route_class=StrictRoute)
 

@@ -9,16 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from prefixmux_server.api.body import StrictRoute
-from prefixmux_server.api.documented import errors, inlined
-from prefixmux_server.api.paths import PathTask, PathVersion
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.documented import errors, inlined
+from prefixmux_server.api.http.paths import PathTask, PathVersion
+from prefixmux_server.api.http.tenancy import Reader, Writer
+from prefixmux_server.api.http.values import TASK_ID
 from prefixmux_server.api.schemas import ActivateBody
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Reader, Writer
 from prefixmux_server.api.upload_schemas import RECIPES
 from prefixmux_server.api.uploads import posted_upload, raw_upload
-from prefixmux_server.api.values import TASK_ID
-from prefixmux_server.service.views import TaskPage, TaskView, VersionPage, VersionView
+from prefixmux_server.service.prefixes.views import TaskPage, TaskView, VersionPage, VersionView
 
 PUT_REFUSALS = errors(403, 412, 413, 415, 422, 429, 500, 503, 507)
 POST_REFUSALS = errors(400, 403, 404, 413, 415, 422, 429, 500, 503, 507)

@@ -11,9 +11,9 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation
 from pydantic_core import PydanticCustomError
 
+from prefixmux_server.api.http.values import Strict, TaskId, Text, VersionNumber
 from prefixmux_server.api.parameters import ParametersBody
-from prefixmux_server.api.values import Strict, TaskId, Text, VersionNumber
-from prefixmux_server.service.request import GenerationRequest, PartName, TokenInput
+from prefixmux_server.service.generation.request import GenerationRequest, PartName, TokenInput
 
 MAX_ROWS = 256
 MAX_PARTS = 8

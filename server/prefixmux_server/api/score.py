@@ -7,16 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Field
 
-from prefixmux_server.api import written
-from prefixmux_server.api.body import StrictRoute
-from prefixmux_server.api.documented import errors
-from prefixmux_server.api.presence import while_connected
+from prefixmux_server.api.http import written
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.presence import while_connected
+from prefixmux_server.api.http.tenancy import Generator
+from prefixmux_server.api.http.values import Strict, TaskId, VersionNumber
 from prefixmux_server.api.schemas import Parts, Tokens, token_input
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Generator
-from prefixmux_server.api.values import Strict, TaskId, VersionNumber
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.score import ScoreAnswer
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.generation.score import ScoreAnswer
 
 MAX_TARGETS = 64
 

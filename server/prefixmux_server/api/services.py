@@ -8,22 +8,22 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from prefixmux_server.engine.front import EngineFront
-from prefixmux_server.service.accounts import Accounts
-from prefixmux_server.service.audit import AuditLog
-from prefixmux_server.service.chat import ChatService
-from prefixmux_server.service.generation import GenerationService
-from prefixmux_server.service.keys import KeyService
-from prefixmux_server.service.lag import LagSampler
+from prefixmux_server.service.generation.generation import GenerationService
+from prefixmux_server.service.generation.preparation import Preparation
+from prefixmux_server.service.generation.score import ScoreService
 from prefixmux_server.service.lifecycle import Lifecycle
-from prefixmux_server.service.live import Live
-from prefixmux_server.service.metrics import Metrics
-from prefixmux_server.service.pins import Pins
-from prefixmux_server.service.prefixes import PrefixService
-from prefixmux_server.service.preparation import Preparation
-from prefixmux_server.service.score import ScoreService
-from prefixmux_server.service.steps import StepLog
-from prefixmux_server.service.timeline import Timelines
-from prefixmux_server.service.usage import UsageMeter
+from prefixmux_server.service.prefixes.pins import Pins
+from prefixmux_server.service.prefixes.prefixes import PrefixService
+from prefixmux_server.service.telemetry.lag import LagSampler
+from prefixmux_server.service.telemetry.live import Live
+from prefixmux_server.service.telemetry.metrics import Metrics
+from prefixmux_server.service.telemetry.steps import StepLog
+from prefixmux_server.service.telemetry.timeline import Timelines
+from prefixmux_server.service.tenants.accounts import Accounts
+from prefixmux_server.service.tenants.audit import AuditLog
+from prefixmux_server.service.tenants.keys import KeyService
+from prefixmux_server.service.tenants.usage import UsageMeter
+from prefixmux_server.service.text.chat import ChatService
 
 
 @dataclass(frozen=True)

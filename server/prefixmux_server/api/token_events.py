@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prefixmux_server.api import problems, sse
-from prefixmux_server.api.written import ASCII, written
+from prefixmux_server.api.http import problems, sse
+from prefixmux_server.api.http.written import ASCII, written
 from prefixmux_server.errors import PrefixmuxServerError
-from prefixmux_server.service.answer import Answer, TokenEvent
+from prefixmux_server.service.generation.answer import Answer, TokenEvent
 
 
 class TokenEvents:

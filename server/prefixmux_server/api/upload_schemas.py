@@ -9,13 +9,13 @@ from typing import Annotated, TypedDict, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from prefixmux_server.api.http.problems import of_validation
+from prefixmux_server.api.http.values import Strict, TaskId, Text
 from prefixmux_server.api.parameters import ParametersBody
-from prefixmux_server.api.problems import of_validation
 from prefixmux_server.api.schemas import Parts
-from prefixmux_server.api.values import Strict, TaskId, Text
 from prefixmux_server.errors import InvalidRequest
-from prefixmux_server.service.examples import Example, demonstrate
-from prefixmux_server.service.upload import Composition, PromptText, Upload
+from prefixmux_server.service.prefixes.examples import Example, demonstrate
+from prefixmux_server.service.prefixes.upload import Composition, PromptText, Upload
 from prefixmux_store.types import JSON
 
 MAX_DESCRIPTION = 1000

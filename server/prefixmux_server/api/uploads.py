@@ -10,18 +10,18 @@ import re
 from fastapi import Request
 from starlette.datastructures import FormData
 
-from prefixmux_server.api.body import (
+from prefixmux_server.api.http.body import (
     media_type,
     parse_json,
     read,
     refuse_encoding,
     too_large,
 )
-from prefixmux_server.api.forms import bytes_of, read_form, text_of
-from prefixmux_server.api.headers import content_digest, create_only
+from prefixmux_server.api.http.forms import bytes_of, read_form, text_of
+from prefixmux_server.api.http.headers import content_digest, create_only
 from prefixmux_server.api.upload_schemas import About, about, recipe
 from prefixmux_server.errors import InvalidJson, InvalidRequest, UnsupportedMediaType
-from prefixmux_server.service.upload import NativeFile, PeftFiles, Upload
+from prefixmux_server.service.prefixes.upload import NativeFile, PeftFiles, Upload
 from prefixmux_store.errors import PrefixTooLarge
 from prefixmux_store.names import check_task_id
 

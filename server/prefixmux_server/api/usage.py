@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.http.documented import errors
+from prefixmux_server.api.http.tenancy import Reader
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Reader
-from prefixmux_server.service.usage import TenantUsage
+from prefixmux_server.service.tenants.usage import TenantUsage
 
 router = APIRouter(tags=["operations"])
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from prefixmux_server.engine.choice import Chooser
 from prefixmux_server.engine.compile import Compiler
 from prefixmux_server.engine.engine import Engine
 from prefixmux_server.engine.errors import EngineStartError
@@ -20,7 +19,8 @@ from prefixmux_server.engine.fit import Limits
 from prefixmux_server.engine.forward import Forward
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo, SiteInfo, SiteName, TokenizerInfo
-from prefixmux_server.engine.sampler import Sampler
+from prefixmux_server.engine.sampling.choice import Chooser
+from prefixmux_server.engine.sampling.sampler import Sampler
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.engine.settings import EngineSettings
 from prefixmux_server.engine.shape import model_shape

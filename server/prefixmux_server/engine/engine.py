@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from prefixmux_server.engine.choice import Said
 from prefixmux_server.engine.deadlines import Deadlines
 from prefixmux_server.engine.forward import Forward
 from prefixmux_server.engine.growth import NOT_FINITE, Growth
@@ -24,6 +23,7 @@ from prefixmux_server.engine.messages import (
 )
 from prefixmux_server.engine.record import RowRecord, StepRecord
 from prefixmux_server.engine.request import Request
+from prefixmux_server.engine.sampling.choice import Said
 from prefixmux_server.engine.scheduler import Scheduler
 from prefixmux_server.memory.entries import State
 from prefixmux_server.memory.prefix import PrefixKey

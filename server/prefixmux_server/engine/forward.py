@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prefixmux_server.engine.batch import BatchRow, assemble, pieces_of
-from prefixmux_server.engine.choice import Chooser, Said
 from prefixmux_server.engine.failpoints import Failpoints
 from prefixmux_server.engine.messages import EngineError
+from prefixmux_server.engine.sampling.choice import Chooser, Said
 from prefixmux_server.memory.memory import KVMemory
 from prefixmux_server.model.inputs import SequenceModel
 

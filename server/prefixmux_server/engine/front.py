@@ -1,7 +1,7 @@
 """What the HTTP process sees of the engine: the protocols that the service is written against.
 
-`engine/client.py` implements them over pipes; tests implement them in a few lines. Nothing here
-knows of HTTP, of task names, of text or of torch.
+`engine/pipes/client.py` implements them over pipes; tests implement them in a few lines. Nothing
+here knows of HTTP, of task names, of text or of torch.
 """
 
 from __future__ import annotations

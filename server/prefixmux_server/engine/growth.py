@@ -8,10 +8,10 @@ from collections.abc import Sequence as Seq
 from torch import Tensor
 
 from prefixmux_server.engine.batch import BatchRow
-from prefixmux_server.engine.beams import NonFiniteLogits
-from prefixmux_server.engine.choice import Choice
 from prefixmux_server.engine.messages import EngineError, OutputEnd, TokenDelta
 from prefixmux_server.engine.request import Request, Sequence
+from prefixmux_server.engine.sampling.beams import NonFiniteLogits
+from prefixmux_server.engine.sampling.choice import Choice
 from prefixmux_server.memory.memory import KVMemory, RowLease
 
 NOT_FINITE = EngineError(

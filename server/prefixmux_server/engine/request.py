@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
-from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.messages import (
     EngineError,
     Finished,
@@ -15,6 +14,7 @@ from prefixmux_server.engine.messages import (
     Timing,
 )
 from prefixmux_server.engine.prompt import Prompt
+from prefixmux_server.engine.sampling.beams import BeamSearch
 from prefixmux_server.memory.memory import RowLease, RowNeeds
 from prefixmux_server.memory.prefix import PrefixKey
 

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 
 from prefixmux_server.engine.batch import BatchRow
-from prefixmux_server.engine.beams import BeamSearch
 from prefixmux_server.engine.fit import Fit, Limits
 from prefixmux_server.engine.messages import EngineError
 from prefixmux_server.engine.prefetch import Prefetch
 from prefixmux_server.engine.queue import FairQueue, Verdict
 from prefixmux_server.engine.request import Request, Sequence
+from prefixmux_server.engine.sampling.beams import BeamSearch
 from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowLease
 from prefixmux_server.memory.residency import Residency
 

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from prefixmux_server.api.body import StrictRoute
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.tenancy import Generator
+from prefixmux_server.api.http.values import Strict, Text
 from prefixmux_server.api.openai.chat_completion import ChatCompletion, ChatWriter
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
@@ -16,13 +18,11 @@ from prefixmux_server.api.openai.schemas import CommonBody, Ignored
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Generator
-from prefixmux_server.api.values import Strict, Text
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.spelling import Spelling
-from prefixmux_server.service.text import TextCodec
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.text.spelling import Spelling
+from prefixmux_server.service.text.text import TextCodec
 from prefixmux_store.types import JSON
 
 MAX_MESSAGES = 1024

@@ -16,8 +16,8 @@ from prefixmux_server.api.openai.writer import (
     text_of,
     usage_of,
 )
-from prefixmux_server.service.answer import Answer, Output, TokenEvent
-from prefixmux_server.service.spelling import Spelling
+from prefixmux_server.service.generation.answer import Answer, Output, TokenEvent
+from prefixmux_server.service.text.spelling import Spelling
 
 SAID = Field(exclude_if=lambda value: value is None)
 

@@ -16,10 +16,10 @@ from prefixmux_server.api.openai.writer import (
     text_of,
     usage_of,
 )
-from prefixmux_server.service.answer import Answer, Output, TokenEvent
-from prefixmux_server.service.likely import Logprobs
-from prefixmux_server.service.preparation import Tokenised
-from prefixmux_server.service.spelling import Spelling
+from prefixmux_server.service.generation.answer import Answer, Output, TokenEvent
+from prefixmux_server.service.generation.likely import Logprobs
+from prefixmux_server.service.generation.preparation import Tokenised
+from prefixmux_server.service.text.spelling import Spelling
 
 
 class CompletionChoice(BaseModel):

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from prefixmux_server.api.body import StrictRoute
+from prefixmux_server.api.http.body import StrictRoute
+from prefixmux_server.api.http.tenancy import Generator
+from prefixmux_server.api.http.values import well_formed
 from prefixmux_server.api.openai.completion import Completion, CompletionWriter
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.openai.run import CHUNKS, Run, spelling_of
@@ -17,15 +19,13 @@ from prefixmux_server.api.openai.schemas import CommonBody, NonEmpty
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.openai.writer import heading
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Generator
-from prefixmux_server.api.values import well_formed
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import InvalidRequest
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.spelling import Spelling
-from prefixmux_server.service.text import TextCodec
-from prefixmux_server.service.together import all_or_none
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.generation.together import all_or_none
+from prefixmux_server.service.text.spelling import Spelling
+from prefixmux_server.service.text.text import TextCodec
 from prefixmux_store.types import JSON
 
 MAX_PROMPTS = 256

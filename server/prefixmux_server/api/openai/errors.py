@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from prefixmux_server.api.documented import errors
+from prefixmux_server.api.http.documented import errors
 from prefixmux_server.errors import PrefixmuxServerError
 
 ROOT = "/v1"

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from prefixmux_server.service.likely import Entry, Logprobs
-from prefixmux_server.service.spelling import Place, Spelling
+from prefixmux_server.service.generation.likely import Entry, Logprobs
+from prefixmux_server.service.text.spelling import Place, Spelling
 
 
 class CompletionLogprobs(BaseModel):

@@ -13,15 +13,15 @@ from urllib.parse import unquote
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from prefixmux_server.api.http.tenancy import Reader
+from prefixmux_server.api.http.values import MAX_VERSION, TASK_ID
 from prefixmux_server.api.openai.errors import responses
 from prefixmux_server.api.services import AppServices, Services
-from prefixmux_server.api.tenancy import Reader
-from prefixmux_server.api.values import MAX_VERSION, TASK_ID
 from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.errors import EngineUnavailable
-from prefixmux_server.service.request import PartName
-from prefixmux_server.service.tenant import Tenant
-from prefixmux_server.service.views import TaskView
+from prefixmux_server.service.generation.request import PartName
+from prefixmux_server.service.prefixes.views import TaskView
+from prefixmux_server.service.tenants.tenant import Tenant
 from prefixmux_store.errors import TaskNotFound
 
 NAME = re.compile(rf"(?P<task_id>{TASK_ID[1:-1]})(?:@(?P<version>[1-9][0-9]{{0,18}}))?")

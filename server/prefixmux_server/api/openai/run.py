@@ -8,19 +8,19 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from prefixmux_server.api import written
+from prefixmux_server.api.http import written
+from prefixmux_server.api.http.presence import while_connected
+from prefixmux_server.api.http.sse import streaming
 from prefixmux_server.api.openai.schemas import CommonBody
 from prefixmux_server.api.openai.stream import Chunks, together
 from prefixmux_server.api.openai.writer import Writer
-from prefixmux_server.api.presence import while_connected
 from prefixmux_server.api.services import Services
-from prefixmux_server.api.sse import streaming
 from prefixmux_server.errors import TokenizerUnavailable
-from prefixmux_server.service.request import GenerationRequest
-from prefixmux_server.service.spelling import Spelling
-from prefixmux_server.service.tenant import Tenant
-from prefixmux_server.service.text import TextCodec
-from prefixmux_server.service.together import all_or_none
+from prefixmux_server.service.generation.request import GenerationRequest
+from prefixmux_server.service.generation.together import all_or_none
+from prefixmux_server.service.tenants.tenant import Tenant
+from prefixmux_server.service.text.spelling import Spelling
+from prefixmux_server.service.text.text import TextCodec
 
 CHUNKS: dict[str, Any] = {
     "description": "With `stream`: chunks as server-sent events, then `[DONE]`, or an error.",

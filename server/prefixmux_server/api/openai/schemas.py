@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from prefixmux_server.api.http.values import Strict, Text
 from prefixmux_server.api.openai.models import named
 from prefixmux_server.api.openai.unsupported import unsupported
 from prefixmux_server.api.parameters import MAX_SEED, Stop
-from prefixmux_server.api.values import Strict, Text
 from prefixmux_server.engine.model_info import ModelInfo
-from prefixmux_server.service.request import GenerationRequest
+from prefixmux_server.service.generation.request import GenerationRequest
 from prefixmux_store.types import JSON
 
 MAX_STOPS = 16

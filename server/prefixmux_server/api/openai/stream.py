@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from prefixmux_server.api import sse
+from prefixmux_server.api.http import sse
 from prefixmux_server.api.openai import errors
 from prefixmux_server.api.openai.writer import Writer
 from prefixmux_server.errors import PrefixmuxServerError
-from prefixmux_server.service.answer import Answer, TokenEvent, Usage
+from prefixmux_server.service.generation.answer import Answer, TokenEvent, Usage
 
 DONE = "[DONE]"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from prefixmux_server.engine.messages import FinishReason
-from prefixmux_server.service.answer import Answer, Output, TokenEvent
+from prefixmux_server.service.generation.answer import Answer, Output, TokenEvent
 
 Finish = Literal["stop", "length"]
 

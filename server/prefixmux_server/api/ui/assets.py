@@ -8,8 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 
-from prefixmux_server.api.query import OnlyDeclared
-from prefixmux_server.api.tenancy import CurrentTenant
+from prefixmux_server.api.http.query import OnlyDeclared
+from prefixmux_server.api.http.tenancy import CurrentTenant
 from prefixmux_server.api.ui.identity import ROOT
 from prefixmux_server.api.ui.rendering import HEADERS, PACKAGE
 from prefixmux_server.errors import NotFound

@@ -8,12 +8,12 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from prefixmux_server.api import generate, prefixes
+from prefixmux_server.api.http.query import OnlyDeclared
+from prefixmux_server.api.http.tenancy import Reader
 from prefixmux_server.api.pins import router as pins
-from prefixmux_server.api.query import OnlyDeclared
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import Reader
 from prefixmux_server.api.ui.identity import ROOT
-from prefixmux_server.service.live import LiveBatch
+from prefixmux_server.service.telemetry.live import LiveBatch
 
 router = APIRouter(prefix=f"{ROOT}/api", include_in_schema=False, dependencies=[OnlyDeclared])
 for api in (generate.router, prefixes.router, prefixes.json_router, pins):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 
-from prefixmux_server.api.tenancy import bearer_key
+from prefixmux_server.api.http.tenancy import bearer_key
 
 ROOT = "/ui"
 COOKIE = "prefixmux_key"

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse
 
-from prefixmux_server.api.paths import PathTask
-from prefixmux_server.api.query import OnlyDeclared
+from prefixmux_server.api.http.paths import PathTask
+from prefixmux_server.api.http.query import OnlyDeclared
+from prefixmux_server.api.http.tenancy import CurrentTenant, Generator, Reader
+from prefixmux_server.api.http.values import TaskId
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant, Generator, Reader
 from prefixmux_server.api.ui.identity import ROOT
 from prefixmux_server.api.ui.rendering import page
-from prefixmux_server.api.values import TaskId
 
 LIMIT = 50
 # Browsers open six connections to a server that speaks HTTP/1.1, and each stream takes one.

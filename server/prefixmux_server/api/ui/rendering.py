@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from prefixmux_server.api.services import Services
 from prefixmux_server.api.ui.figures import as_json, count, moment, size
-from prefixmux_server.service.tenant import Tenant
+from prefixmux_server.service.tenants.tenant import Tenant
 
 PACKAGE = "prefixmux_server.api.ui"
 STYLE = "app.css"

@@ -11,10 +11,10 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Request, Response
 from starlette.responses import RedirectResponse
 
-from prefixmux_server.api.body import media_type, read, too_large
-from prefixmux_server.api.query import OnlyDeclared
+from prefixmux_server.api.http.body import media_type, read, too_large
+from prefixmux_server.api.http.query import OnlyDeclared
+from prefixmux_server.api.http.tenancy import CurrentTenant
 from prefixmux_server.api.services import AppServices
-from prefixmux_server.api.tenancy import CurrentTenant
 from prefixmux_server.api.ui.identity import COOKIE, ROOT
 from prefixmux_server.errors import UnsupportedMediaType
 

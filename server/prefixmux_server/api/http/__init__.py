@@ -1,0 +1,1 @@
+"""Around every route: the socket, the frame, bodies in, events and errors out."""

@@ -1,0 +1,1 @@
+"""One generation, from what was asked to what is answered."""

@@ -1,0 +1,1 @@
+"""What tenants store: uploads, versions, pins, and their upkeep."""

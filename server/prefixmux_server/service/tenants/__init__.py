@@ -1,0 +1,1 @@
+"""Whose request it is, what that tenant may have, and what it has used."""
