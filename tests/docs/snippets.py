@@ -50,7 +50,9 @@ def snippets(document: str) -> Iterator[Snippet]:
 
 
 def run(snippet: Snippet, folder: Path, address: str) -> subprocess.CompletedProcess[str]:
-    """In `folder`, against the server at `address`."""
+    """In `folder`, against the server at `address`; each document has an `$OUT` of its own."""
+    out = folder / "out" / Path(snippet.document).stem
+    out.mkdir(parents=True, exist_ok=True)
     code = snippet.code.replace(ADDRESS, address)
     command = (
         ["bash", "-euo", "pipefail", "-c", code]
@@ -62,7 +64,7 @@ def run(snippet: Snippet, folder: Path, address: str) -> subprocess.CompletedPro
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "PREFIXMUX_BASE_URL": f"http://{address}",
-        "OUT": str(folder),
+        "OUT": str(out),
         "NO_COLOR": "1",
     }
     return subprocess.run(
