@@ -269,7 +269,7 @@ async def test_a_failure_of_the_server_ends_the_stream_and_tells_nothing(
     made = call(api)
     running = asyncio.create_task(made.run())
     await made.token()
-    monkeypatch.setattr("prefixmux_server.service.generation.answer", broken)
+    monkeypatch.setattr("prefixmux_server.service.generation.generation.answer", broken)
     api.engine.gate.set()
     await running
     error = terminal(events(made.content)).data["error"]

@@ -40,6 +40,7 @@ def test_what_got_no_answer_is_not_settled() -> None:
 SMALL = ["--seconds", "1", "--rows", "4"]
 
 
+@pytest.mark.long
 def test_fairness_runs(capsys: pytest.CaptureFixture[str]) -> None:
     fairness.main([*SMALL, "--tenants", "2", "--rounds", "1"])
     told = capsys.readouterr().out

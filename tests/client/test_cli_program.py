@@ -96,6 +96,8 @@ def test_ctrl_c_while_waiting_exits_130_without_a_word() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A runner in the background ignores it, and children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         connection, _ = silent.accept()
         with connection:
@@ -113,6 +115,8 @@ def test_a_reader_that_has_had_enough_gets_no_traceback() -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A runner in the background ignores it, and children would, too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         assert process.stdout is not None
         process.stdout.close()
