@@ -32,6 +32,7 @@ from prefixmux_server.service.generation.limits import check_streamed
 from prefixmux_server.service.generation.outcome import Outcome, OutcomeObserver
 from prefixmux_server.service.generation.request import GenerationRequest
 from prefixmux_server.service.generation.turns import Turns
+from prefixmux_server.service.readiness import ready_of
 from prefixmux_server.service.telemetry.pace import Pace
 from prefixmux_server.service.telemetry.steps import StepLog
 from prefixmux_server.service.tenants.accounts import Accounts
@@ -173,9 +174,7 @@ class GenerationService:
 
     def _ready(self, tenant: str) -> Ready:
         """Raises `EngineUnavailable`, and `Overloaded` before anything is done in vain."""
-        ready = self._engine.ready
-        if ready is None or not self._engine.health.ok:
-            raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
+        ready = ready_of(self._engine)
         if not self._engine.has_room(tenant):
             raise self._overloaded()
         return ready

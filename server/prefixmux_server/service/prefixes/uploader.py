@@ -13,7 +13,7 @@ from prefixmux_server.engine.front import EngineFront
 from prefixmux_server.engine.messages import Ready
 from prefixmux_server.engine.model_info import ModelInfo
 from prefixmux_server.engine.shape import model_shape
-from prefixmux_server.errors import EngineUnavailable, InvalidRequest
+from prefixmux_server.errors import InvalidRequest
 from prefixmux_server.service.generation.admission import check_stop
 from prefixmux_server.service.generation.limits import check_parameters, check_rows
 from prefixmux_server.service.generation.parameters import settle
@@ -28,6 +28,7 @@ from prefixmux_server.service.prefixes.upload import (
     PromptText,
     Upload,
 )
+from prefixmux_server.service.readiness import ready_of
 from prefixmux_server.service.text.codecs import Codecs
 from prefixmux_store.checks import check_defaults
 from prefixmux_store.content import composed, of_file
@@ -58,7 +59,7 @@ class Uploader:
         the contract's order: the file's own, its digest, the model; then `InvalidPrefix` for what
         the trial forward finds.
         """
-        ready = self._ready()
+        ready = ready_of(self._engine)
         if isinstance(upload.content, PromptText) and ready.tokenizer is None:
             raise no_tokenizer(upload.content)
         defaults = _defaults(upload, ready, self._max_rows)
@@ -161,11 +162,6 @@ class Uploader:
         with suppress(TaskNotFound):
             self._store.get_task(tenant, upload.task_id)
             raise PreconditionFailed
-
-    def _ready(self) -> Ready:
-        if (ready := self._engine.ready) is None or not self._engine.health.ok:
-            raise EngineUnavailable("The engine is not ready; try again in a few seconds.")
-        return ready
 
 
 def _defaults(upload: Upload, ready: Ready, max_rows: int) -> Defaults:
