@@ -28,13 +28,12 @@ from prefixmux.wire import Target
 DRAIN_S = 0.1
 
 
-class Stream(Iterator[TokenEvent]):
-    """The events of one answer; `response` is the whole of it, once they have ended."""
+class _Answered:
+    """What both streams know of their answer, however they wait for it."""
 
     def __init__(self, response: httpx2.Response, target: Target) -> None:
         self._http = response
         self._reader = EventReader(response, target)
-        self._tokens = self._read()
 
     @property
     def request_id(self) -> str | None:
@@ -44,6 +43,14 @@ class Stream(Iterator[TokenEvent]):
     def response(self) -> GenerateResponse:
         """Raises PrefixmuxError before the end."""
         return self._reader.whole()
+
+
+class Stream(_Answered, Iterator[TokenEvent]):
+    """The events of one answer; `response` is the whole of it, once they have ended."""
+
+    def __init__(self, response: httpx2.Response, target: Target) -> None:
+        super().__init__(response, target)
+        self._tokens = self._read()
 
     @property
     def text_stream(self) -> Iterator[str]:
@@ -79,22 +86,12 @@ class Stream(Iterator[TokenEvent]):
         return next(self._tokens)
 
 
-class AsyncStream(AsyncIterator[TokenEvent]):
+class AsyncStream(_Answered, AsyncIterator[TokenEvent]):
     """As `Stream`, awaited."""
 
     def __init__(self, response: httpx2.Response, target: Target) -> None:
-        self._http = response
-        self._reader = EventReader(response, target)
+        super().__init__(response, target)
         self._tokens = self._read()
-
-    @property
-    def request_id(self) -> str | None:
-        return self._reader.request_id
-
-    @property
-    def response(self) -> GenerateResponse:
-        """Raises PrefixmuxError before the end."""
-        return self._reader.whole()
 
     @property
     def text_stream(self) -> AsyncIterator[str]:

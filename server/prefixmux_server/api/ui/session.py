@@ -1,7 +1,7 @@
 """Signing in to the page: a key kept in a cookie that no script can read and no other site sends.
 
-The cookie is the key itself, so that revoking the key ends the session within a second and nothing
-is kept here.
+The cookie is the key itself, so that revoking the key signs its user out within a second and
+nothing is kept here.
 """
 
 from __future__ import annotations
