@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from memory.ragged import Row, Shape, attend, bias_of, check, deal
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prefixmux_server.attention.rules import PLAIN, ScoreRules
 from prefixmux_server.memory.select import LayoutName
@@ -113,6 +114,16 @@ def test_a_full_row_and_the_cell_after_it(name: LayoutName, length: int) -> None
     """Lengths at the borders of a slab's capacity."""
     rows = [Row(length - 1, 1, 1), Row(0, length, 2), Row(length // 2, length - length // 2, 3)]
     check(name, deal(rows), Shape(4, 2, 8, 8))
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)], ids=["plain", "grouped"])
+@pytest.mark.parametrize("kind", ["window", "bias"])
+def test_prompts_take_the_fused_kernel(name: LayoutName, heads: tuple[int, int], kind: str) -> None:
+    """PyTorch refuses, instead of falling back on its own slow formulas."""
+    rows = [Row(40, 30, 1), Row(0, 12, 2)]
+    shape = Shape(*heads, 64, 64, torch.bfloat16, rules=(PLAIN, RULES[kind](heads[0])))
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        check(name, deal(rows), shape)
 
 
 def test_very_large_scores(name: LayoutName) -> None:

@@ -69,6 +69,9 @@ def attend_block(
 ) -> Tensor:
     """`query` `[B, H, Q, D]`, `key` and `value` `[B, H_kv, S, D]`, `mask` as `rule_mask` gives it;
     returns `[B, H, Q, D_v]`."""
+    if mask is not None and mask.dim() == 3:
+        # With a mask of three dimensions PyTorch takes the slow path of its own formulas.
+        mask = mask.unsqueeze(0)
     if rule.softcap is None:
         return scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
