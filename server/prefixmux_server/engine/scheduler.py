@@ -13,6 +13,7 @@ from prefixmux_server.engine.queue import FairQueue, Verdict
 from prefixmux_server.engine.request import Request, Sequence
 from prefixmux_server.engine.sampling.beams import BeamSearch
 from prefixmux_server.memory.memory import KVMemory, PlacedPrefix, RowLease
+from prefixmux_server.memory.prefix import PrefixKey
 from prefixmux_server.memory.residency import Residency
 
 
@@ -122,6 +123,7 @@ class Scheduler:
         self.memory.check_integrity()
         self.residency.check_integrity()
         self._prefetch.check_integrity()
+        assert self.residency.references() == self._references(), "a prefix is held for nobody"
         self._count_rows()
         assert self._held.total() <= self._limits.max_rows, "more rows than allowed"
         for request in self.running:
@@ -129,6 +131,13 @@ class Scheduler:
                 held = tuple(prefix.kv.key for prefix in lease.prefixes)
                 assert held == request.keys, "a row holds another request's prefix"
             request.check_integrity()
+
+    def _references(self) -> dict[PrefixKey, tuple[int, int]]:
+        """What the requests hold, as far as they know."""
+        holding = [*self.running, *(request for request in self.waiting if request.pinned)]
+        pins = Counter(key for request in holding for key in request.keys)
+        users = Counter(key for request in self.running for key in request.keys)
+        return {key: (count, users[key]) for key, count in pins.items()}
 
     def _turn(self, request: Request) -> tuple[bool, float]:
         """Rows that decode, then prompts, in an order that is fair to tenants."""

@@ -103,6 +103,10 @@ class Entries:
         moves, self._moves = self._moves, {}
         return list(moves.items())
 
+    def references(self) -> dict[PrefixKey, tuple[int, int]]:
+        """Pins and users of what is pinned."""
+        return {key: (e.pins, e.users) for key, e in self._entries.items() if e.pins}
+
     def check_integrity(self) -> None:
         entries = self._entries.values()
         assert self.host_bytes == sum(entry.size for entry in entries), "bytes are miscounted"

@@ -186,6 +186,10 @@ class Residency:
         """End the loader's threads."""
         self._host.close()
 
+    def references(self) -> dict[PrefixKey, tuple[int, int]]:
+        """How many requests have pinned a prefix, and of how many it is placed for their rows."""
+        return self._entries.references()
+
     def check_integrity(self) -> None:
         self._entries.check_integrity()
         self._host.check_integrity()
