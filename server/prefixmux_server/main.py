@@ -58,7 +58,7 @@ def main(flags: Mapping[str, object]) -> int:
     except StoreError as error:
         return _fail(error.message, 1)
     except BindError as error:
-        return _fail(f"{error.url} cannot be bound; choose another --host or --port.", 1)
+        return _fail(f"{error.url} cannot be bound; choose another --host or --port.", 2)
     except EngineStartError as error:
         return _fail(error.message, 2 if error.code == "unsupported_model" else 1)
 

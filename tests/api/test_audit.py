@@ -160,7 +160,9 @@ async def test_changes_say_who_what_and_how_it_ended(api: Api) -> None:
     await api.client.delete("/prefixes/e2e", headers=other)
     await api.client.delete("/prefixes/e2e", headers=headers)
     await api.client.get("/prefixes", headers=headers)
-    found = await told(api, 7)
+    *found, denied = sorted(await told(api, 8), key=lambda line: line["event"] == "denied")
+    assert (denied["key_id"], denied["tenant"]) == (reader.record.id, "acme")
+    assert (denied["method"], denied["route"]) == ("DELETE", "/prefixes/{task_id}")
     assert [(line["event"], line["version"], line["digests"], line["code"]) for line in found] == [
         ("upload", 1, [digest_of(one)], "ok"),
         ("upload", 2, [digest_of(two)], "ok"),
@@ -172,7 +174,6 @@ async def test_changes_say_who_what_and_how_it_ended(api: Api) -> None:
     ]
     assert {(line["tenant"], line["task_id"]) for line in found} == {("acme", "e2e")}
     keys = [line["key_id"] for line in found]
-    # A key without the scope is refused before anything begins: the server's log has it.
     assert keys == [made.record.id] * 7
     assert all(abs(line["at"] - time.time()) < 60 for line in found)
 
@@ -216,7 +217,8 @@ async def test_every_end_of_a_request_has_its_line(api: Api) -> None:
             await asyncio.sleep(0.001)
     leaving.left.set()
     await task
-    found = await told(api, 5)
+    denied, *found = await told(api, 6)
+    assert (denied["event"], denied["route"]) == ("denied", "/generate")
     assert found[0]["code"] == "ok"
     several = {line["code"] for line in found if line["request_id"] == "several"}
     assert several == {"ok", "task_not_found", "quota_exceeded"}

@@ -108,6 +108,21 @@ async def test_the_engine_is_told_what_a_tenant_is_due(api: Api, accounts: Accou
     assert [submit.share for submit in api.engine.submitted] == [Share(), Share(2.5, 3)]
 
 
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [({"n": 3, "temperature": 1}, "n"), ({"num_beams": 3}, "num_beams")],
+)
+async def test_more_rows_than_a_tenant_may_ever_run(
+    api: Api, asked: dict[str, Any], param: str
+) -> None:
+    """Waiting would not help, so it is the request that is wrong."""
+    api.store.tenants.set("default", max_running=2)
+    answer = await api.generate(**{**BODY, "parameters": {**BODY["parameters"], **asked}})
+    error = error_of(answer, 422, "invalid_parameter")
+    assert (error["param"], "2" in error["message"]) == (f"parameters.{param}", True)
+    assert api.engine.submitted == []
+
+
 async def test_tokens_a_minute(api: Api, accounts: Accounts) -> None:
     """Charged with what was used: prompt, prefix and output."""
     await api.put("e2e", native(tokens=3))

@@ -78,6 +78,7 @@ def create_app(services: Services) -> FastAPI:
         keys=services.keys,
         open_paths=OPEN_PATHS | ({METRICS_PATH} if services.metrics_open else set()),
         told=services.metrics.http,
+        denied=services.audit.denied,
         any_host=services.any_host,
     )
     return app

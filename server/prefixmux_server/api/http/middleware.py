@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from prefixmux_server.api.http import problems
 from prefixmux_server.api.http.origin import refuse_cross_site, refuse_rebound
 from prefixmux_server.api.ui.identity import SIGN_IN, key_of
-from prefixmux_server.errors import PrefixmuxServerError
+from prefixmux_server.errors import STATUS_OF_CODE, Forbidden, PrefixmuxServerError
 from prefixmux_server.service.lifecycle import Lifecycle, draining
 from prefixmux_server.service.tenants.keys import KeyService
 from prefixmux_server.service.tenants.tenant import Tenant
@@ -37,14 +37,16 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/version", "/docs", "/
 DRAINING_PATHS = frozenset({"/metrics"})
 
 HttpObserver: TypeAlias = Callable[[str, str | None, int, float], None]
+DenialObserver: TypeAlias = Callable[[str, Tenant, str, str | None], None]
 # The status of an answer whose client had left before it began.
 NO_ANSWER = 499
 
 
 class Frame:
     """The outermost layer of ours. `open_paths` need no key; `told` hears of each answer: method,
-    template of the route (None: no route), status, seconds. `any_host`: names that are not this
-    machine's are served without a key, too."""
+    template of the route (None: no route), status, seconds. `denied` hears who got a 403: id of the
+    request, tenant, method, route. `any_host`: names that are not this machine's are served
+    without a key, too."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Frame:
         lifecycle: Lifecycle,
         keys: KeyService,
         told: HttpObserver,
+        denied: DenialObserver,
         open_paths: frozenset[str] = OPEN_PATHS,
         any_host: bool = False,
     ) -> None:
@@ -59,6 +62,7 @@ class Frame:
         self._lifecycle = lifecycle
         self._keys = keys
         self._told = told
+        self._denied = denied
         self._open_paths = open_paths
         self._any_host = any_host
         self._log = structlog.get_logger("prefixmux.http")
@@ -76,13 +80,16 @@ class Frame:
         await self._serve(scope, receive, reply)
         route, seconds = getattr(scope.get("route"), "path", None), time.monotonic() - started
         self._told(method, route, reply.status or NO_ANSWER, seconds)
+        tenant: Tenant | None = scope["state"]["tenant"]
+        if reply.status == STATUS_OF_CODE[Forbidden.code] and tenant is not None:
+            self._denied(request_id, tenant, method, route)
         self._log.info(
             "request",
             request_id=request_id,
             method=method,
             route=route,
             status=reply.status,
-            **_who(scope["state"]["tenant"]),
+            **_who(tenant),
             seconds=round(seconds, 4),
         )
 

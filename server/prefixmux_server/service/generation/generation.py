@@ -28,7 +28,7 @@ from prefixmux_server.service.generation.assemble import answer
 from prefixmux_server.service.generation.collect import Collected
 from prefixmux_server.service.generation.course import Course, code_of
 from prefixmux_server.service.generation.deadline import in_time, too_late
-from prefixmux_server.service.generation.limits import check_streamed
+from prefixmux_server.service.generation.limits import check_share, check_streamed
 from prefixmux_server.service.generation.outcome import Outcome, OutcomeObserver
 from prefixmux_server.service.generation.request import GenerationRequest
 from prefixmux_server.service.generation.turns import Turns
@@ -120,6 +120,7 @@ class GenerationService:
             with self._accounts.enter(tenant.name) as entry:
                 admitted = course.admitted = await self._admit(course)
                 entry.reserve(admitted.most_tokens)
+                check_share(admitted.parameters, self._accounts.share(tenant.name).max_running)
                 if streamed:
                     check_streamed(admitted.parameters)
                 collected = course.collected = Collected(admitted, streamed=streamed)

@@ -94,6 +94,16 @@ def check_rows(asked: Parameters, max_rows: int) -> None:
         )
 
 
+def check_share(asked: Parameters, max_running: int | None) -> None:
+    """Raises `InvalidParameter` for more outputs or beams than their tenant may ever run."""
+    if max_running is not None and asked.rows > max_running:
+        name = "num_beams" if asked.searches else "n"
+        raise InvalidParameter(
+            f"{name} must be at most {max_running}, the rows that your tenant may run at a time.",
+            param=f"parameters.{name}",
+        )
+
+
 def check_streamed(asked: Parameters) -> None:
     """Raises `InvalidRequest` for what has no tokens on the way."""
     if asked.searches:

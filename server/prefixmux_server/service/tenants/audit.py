@@ -1,4 +1,5 @@
-"""The audit file: one JSON line for each finished request and each change that a client asked for.
+"""The audit file: a JSON line for each finished request, each change that a client asked for, and
+each request that was forbidden.
 
 Names, digests, figures and codes; never a text, a token or a key. Written by a thread of its own,
 so that a slow disk delays no request, and rotated by size. `append` is for other processes.
@@ -23,6 +24,7 @@ import structlog
 from prefixmux_server.errors import UsageError
 from prefixmux_server.service.generation.outcome import Outcome
 from prefixmux_server.service.tenants.changes import Change
+from prefixmux_server.service.tenants.tenant import Tenant
 
 # So many wait only when the disk stands still; memory must not pay for that.
 MAX_WAITING = 100_000
@@ -56,6 +58,19 @@ class AuditLog:
     def changed(self, change: Change) -> None:
         fields = asdict(change)
         self._write(fields.pop("action"), fields)
+
+    def denied(self, request_id: str, tenant: Tenant, method: str, route: str | None) -> None:
+        """What a key has no scope for, or a page of another site tried with it."""
+        self._write(
+            "denied",
+            {
+                "request_id": request_id,
+                "tenant": tenant.name,
+                "key_id": tenant.key_id,
+                "method": method,
+                "route": route,
+            },
+        )
 
     def __enter__(self) -> Self:
         """Raises `UsageError` for a file that cannot be written."""
