@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from math import ceil
 from pathlib import Path
 from random import Random
@@ -32,16 +33,17 @@ _STOP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Load:
-    """One request: a prompt of so many tokens, answered by so many."""
+    """One request: a prompt of so many tokens, answered by so many, give or take `spread`."""
 
     prompt_tokens: int = 16
     new_tokens: int = 16
+    spread: int = 0
     timeout_s: float = 20.0
 
     def body(self, chance: Random) -> bytes:
         ids = [chance.randrange(3, SHAPE.vocabulary) for _ in range(self.prompt_tokens)]
         parameters = {
-            "max_new_tokens": self.new_tokens,
+            "max_new_tokens": self.new_tokens + chance.randint(-self.spread, self.spread),
             "ignore_eos": True,
             "timeout_s": self.timeout_s,
         }
@@ -72,10 +74,13 @@ class Callers:
     def capacity(self, who: str, clients: int, seconds: float) -> float:
         """Requests a second that so many clients get answered who ask again at once."""
 
+        turns = count(1)
+
         async def again() -> int:
             answered = 0
             while time.perf_counter() < end:
-                answered += (await self._call(who, 0.0, 0.0)).status == 200
+                # Each asks for something else, as in a run.
+                answered += (await self._call(who, -next(turns), 0.0)).status == 200
             return answered
 
         async def all_of_them() -> int:
@@ -142,11 +147,11 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @contextmanager
 def served(
-    folder: Path, tenants: Sequence[str], *flags: str
+    folder: Path, tenants: Sequence[str], *flags: str, shape: ModelShape = SHAPE
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """The server's address and a key for each tenant."""
+    """The server's address and a key for each tenant. What is in the store of `folder` stays."""
     model, root = folder / "model", folder / "store"
-    save_model(SHAPE, model)
+    save_model(shape, model)
     with PrefixStore.open(root) as store:
         keys = {name: store.keys.create(name, ("admin",)).key for name in tenants}
     command = [sys.executable, "-m", "prefixmux.cli", "serve", str(model), "--store", str(root)]

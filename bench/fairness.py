@@ -20,6 +20,8 @@ from bench.neighbours import Neighbours
 
 FLOODER = "flooder"
 WARM_SECONDS = 1.0
+# Answers of one length would all end, and free their rows, at the same moments.
+LOAD = Load(new_tokens=32, spread=24)
 
 
 def of(calls: Sequence[Call], who: str) -> list[float]:
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tempfile.TemporaryDirectory() as folder,
         served(Path(folder), [*tenants, FLOODER], *flags) as (url, keys),
     ):
-        callers = Callers(url, Load(), keys)
+        callers = Callers(url, LOAD, keys)
         callers.capacity(FLOODER, asked.rows, WARM_SECONDS)
         capacity = callers.capacity(FLOODER, 2 * asked.rows, min(5.0, asked.seconds))
         rate = asked.load * capacity / asked.tenants

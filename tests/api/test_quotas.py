@@ -117,7 +117,7 @@ async def test_more_rows_than_a_tenant_may_ever_run(
 ) -> None:
     """Waiting would not help, so it is the request that is wrong."""
     api.store.tenants.set("default", max_running=2)
-    answer = await api.generate(**{**BODY, "parameters": {**BODY["parameters"], **asked}})
+    answer = await api.generate(**{"input": "ab", "parameters": {"max_new_tokens": 4, **asked}})
     error = error_of(answer, 422, "invalid_parameter")
     assert (error["param"], "2" in error["message"]) == (f"parameters.{param}", True)
     assert api.engine.submitted == []

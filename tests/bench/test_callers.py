@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bench import fairness, overload
+from bench import fairness, overload, store_served
 from bench.callers import Call, percentile
 
 
@@ -54,3 +54,12 @@ def test_overload_runs(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "x " in line]
     settled = [row for row in rows if "100.00%" in row]
     assert [row[0] for row in settled] == ["1x", "4x"]
+
+
+@pytest.mark.long
+def test_store_served_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    store_served.main(["--few", "2", "--many", "9", "--repeats", "3"])
+    told = capsys.readouterr().out
+    assert "start with 9 tasks" in told
+    rows = [line.split() for line in told.splitlines() if line.startswith(("get ", "generate,"))]
+    assert len(rows) == 3 and all(float(row[-1]) > 0 for row in rows)
