@@ -53,7 +53,6 @@ class Steps:
             for row in group.rows:
                 pieces.append(Piece(group, row, self._kv(DECODER, count), encoder))
                 encoder = None
-        pieces.sort(key=lambda piece: self.memory.rank(piece.row.lease))
         plans = self.memory.plans(
             [
                 RowSpan(

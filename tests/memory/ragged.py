@@ -13,12 +13,12 @@ from torch import Tensor
 
 from prefixmux_server.attention.base import StepPlan
 from prefixmux_server.attention.gather import GatherPlan, TableRow
-from prefixmux_server.attention.rows import RowsPlan, SlabPlan, SlabRow
+from prefixmux_server.attention.pages import PagedRow, PagesPlan
 from prefixmux_server.attention.rules import OUTSIDE, PLAIN, RelativeBias, ScoreRules
 from prefixmux_server.memory.select import LayoutName
 
 LAYERS = 2
-GRAIN = 64
+PAGE = 16
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 4e-2}
 
 
@@ -128,31 +128,28 @@ def deal(rows: Sequence[Row], shuffled: random.Random | None = None) -> list[Dea
     return dealt
 
 
-def slabs_plan(dealt: Sequence[Dealt], shape: Shape) -> StepPlan:
-    """Slabs by capacity; cells that a row does not own yet hold finite rubbish."""
-    by_cap: dict[int, list[Dealt]] = {}
-    for part in dealt:
-        by_cap.setdefault(max(1, -(-part.row.length // GRAIN)) * GRAIN, []).append(part)
-    plans = []
-    for cap, members in by_cap.items():
-        stored = (LAYERS, len(members), shape.kv_heads, cap)
-        keys = torch.full((*stored, shape.k_dim), 7.0, dtype=shape.dtype)
-        values = torch.full((*stored, shape.v_dim), -5.0, dtype=shape.dtype)
-        running = []
-        for index, part in enumerate(members):
-            row = part.row
-            for layer in range(LAYERS):
-                kv = content(row, shape, layer)
-                keys[layer, index, :, : row.seen] = kv.keys[: row.seen].transpose(0, 1)
-                values[layer, index, :, : row.seen] = kv.values[: row.seen].transpose(0, 1)
-            places = row.places if shape.positional else None
-            if row.asked:
-                running.append(
-                    SlabRow(index, part.queries, part.written, row.length, row.causal, places)
-                )
-        if running:
-            plans.append(SlabPlan(keys, values, running, shape.rules))
-    return RowsPlan(plans)
+def pages_plan(dealt: Sequence[Dealt], shape: Shape) -> StepPlan:
+    """Pages dealt at random; cells that a row does not own yet hold finite rubbish."""
+    needs = [max(1, -(-part.row.length // PAGE)) for part in dealt]
+    order = list(range(sum(needs)))
+    random.Random(0).shuffle(order)
+    stored = (LAYERS, len(order), shape.kv_heads, PAGE)
+    keys = torch.full((*stored, shape.k_dim), 7.0, dtype=shape.dtype)
+    values = torch.full((*stored, shape.v_dim), -5.0, dtype=shape.dtype)
+    running = []
+    for part, need in zip(dealt, needs, strict=True):
+        row, pages = part.row, [order.pop() for _ in range(need)]
+        for layer in range(LAYERS):
+            kv = content(row, shape, layer)
+            for cell in range(row.seen):
+                keys[layer, pages[cell // PAGE], :, cell % PAGE] = kv.keys[cell]
+                values[layer, pages[cell // PAGE], :, cell % PAGE] = kv.values[cell]
+        places = row.places if shape.positional else None
+        if row.asked:
+            running.append(
+                PagedRow(pages, part.queries, part.written, row.length, row.causal, places)
+            )
+    return PagesPlan(keys, values, running, shape.rules)
 
 
 def gather_plan(dealt: Sequence[Dealt], shape: Shape) -> StepPlan:
@@ -179,7 +176,7 @@ def gather_plan(dealt: Sequence[Dealt], shape: Shape) -> StepPlan:
 
 def attend(name: LayoutName, dealt: Sequence[Dealt], shape: Shape) -> list[list[Tensor]]:
     """By layer and asking row: `[asked, H, D_v]`."""
-    plan = slabs_plan(dealt, shape) if name == "rows" else gather_plan(dealt, shape)
+    plan = pages_plan(dealt, shape) if name == "rows" else gather_plan(dealt, shape)
     running = [part for part in dealt if part.row.asked]
     found = []
     for layer in range(LAYERS):

@@ -78,7 +78,7 @@ def test_a_window_counts_positions_and_not_cells(name: LayoutName, window: int) 
 
 @pytest.mark.parametrize("kind", ["plain", "softcap", "all"])
 def test_a_row_that_is_not_finite_stays_alone(name: LayoutName, kind: str) -> None:
-    """Whether it runs or waits, in the same slab and in another."""
+    """Whether it runs or waits, beside longer rows and shorter ones."""
     rule = PLAIN if kind == "plain" else RULES[kind](4)
     shape = Shape(4, 2, 8, 8, rules=(rule, rule))
     for ill in (Row(9, 0, 1), Row(9, 1, 1), Row(9, 5, 1), Row(100, 1, 1)):
@@ -111,7 +111,7 @@ def test_scales_as_told(name: LayoutName, scaling: float) -> None:
 
 @pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 300])
 def test_a_full_row_and_the_cell_after_it(name: LayoutName, length: int) -> None:
-    """Lengths at the borders of a slab's capacity."""
+    """Lengths at the borders of pages."""
     rows = [Row(length - 1, 1, 1), Row(0, length, 2), Row(length // 2, length - length // 2, 3)]
     check(name, deal(rows), Shape(4, 2, 8, 8))
 
@@ -133,7 +133,7 @@ def test_very_large_scores(name: LayoutName) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_decode_s_bits_do_not_depend_on_the_rows_beside_it(seed: int) -> None:
-    """In one slab, whatever the others are and do."""
+    """Whatever the others are and do."""
     shape, rng = Shape(8, 2, 16, 16), random.Random(seed)
     row = Row(rng.randrange(64), 1, 77)
     alone = [layer[0] for layer in attend("rows", deal([row]), shape)]

@@ -54,7 +54,7 @@ def test_equals_the_formula_in_many_batches(name: LayoutName, seed: int) -> None
 
 @pytest.mark.parametrize("readers", range(1, 21))
 def test_any_number_of_readers(name: LayoutName, readers: int) -> None:
-    """Few are computed with the slab's other rows, many alone; the first reader sees the last
+    """Few are computed with the other rows, many alone; the first reader sees the last
     cell."""
     rows = [Row(40, 0, 1, readers), Row(3, 17, 2, 1), Row(20, 0, 3, 21 - readers)]
     check(name, deal(rows, random.Random(readers)), Shape(4, 2, 8, 8))

@@ -53,7 +53,7 @@ def test_fits_is_what_the_empty_memory_holds(name: LayoutName) -> None:
 
 
 def test_memory_of_one_length_is_lent_to_another(name: LayoutName) -> None:
-    """Empty slabs give way: no length can hold memory that it does not use."""
+    """No length can hold memory that it does not use."""
     layout = layout_of(name, 512)
     for reserve in (64, 512, 1, 256, 64, 512):
         leases = []

@@ -17,7 +17,7 @@ from prefixmux_server.memory.select import LayoutName
 
 
 def test_rows_of_several_lengths_that_begin_in_turn(name: LayoutName) -> None:
-    """Old rows read what they have while new ones write; lengths meet the borders of a slab."""
+    """Old rows read what they have while new ones write; lengths meet the borders of pages."""
     memory = memory_of(name, 2048, 2048)
     steps = Steps(memory)
     prefixes = placed(memory, prefix_of(1, cross=3), prefix_of(2, encoder=4, decoder=5, cross=60))

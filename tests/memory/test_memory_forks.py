@@ -77,8 +77,8 @@ def test_one_branch_at_first_and_more_later(name: LayoutName) -> None:
     steps.run((group, 3))
 
 
-def test_groups_that_fill_several_slabs(name: LayoutName) -> None:
-    """More rows than a slab has: a parent and its child may live in two of them."""
+def test_groups_of_many_rows(name: LayoutName) -> None:
+    """A parent and its child may live anywhere."""
     memory = memory_of(name, 64 * 34, 448)
     steps, rng = Steps(memory), random.Random(0)
     groups = [
@@ -98,7 +98,7 @@ def test_groups_that_fill_several_slabs(name: LayoutName) -> None:
 
 
 def test_rows_that_move_while_a_group_lives(name: LayoutName) -> None:
-    """A row that leaves is replaced by the last of its slab, which may be a group's."""
+    """A row that leaves is replaced by the last pages of all, which may be a group's."""
     memory = memory_of(name, 1024)
     steps = Steps(memory)
     bare = [steps.admit([], RowNeeds(20, encoded=3)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Attention over plain lists, one query at a time, in float64: no layout, no slab, no table.
+"""Attention over plain lists, one query at a time, in float64: no layout, no page, no table.
 
 A second opinion on what the model wrapper asks for, independent of every backend. Rows keep their
 keys and values in lists; rules are applied as they are written down, one key after another.

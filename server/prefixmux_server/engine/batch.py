@@ -109,10 +109,8 @@ class _Tokens:
         return TokenInputs(self.ids, self.positions, self.embeddings, self.unscaled)
 
 
-def pieces_of(rows: Seq[BatchRow], memory: KVMemory) -> list[Piece]:
-    """In the order of memory, in which a plan copies least."""
-    pieces = [Piece(row, index) for row in rows for index in range(len(row.request.sequences))]
-    return sorted(pieces, key=lambda piece: memory.rank(piece.sequence.lease))
+def pieces_of(rows: Seq[BatchRow]) -> list[Piece]:
+    return [Piece(row, index) for row in rows for index in range(len(row.request.sequences))]
 
 
 def assemble(pieces: Seq[Piece], memory: KVMemory) -> ForwardInputs:

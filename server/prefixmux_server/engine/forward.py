@@ -64,7 +64,7 @@ class Forward:
     def _pass(self, rows: Sequence[BatchRow]) -> Said:
         for row in rows:
             _check_prefixes(row)
-        pieces = pieces_of(rows, self._memory)
+        pieces = pieces_of(rows)
         self._failpoints.before_forward([piece.row.request.submit.id for piece in pieces])
         logits = self._model.forward(assemble(pieces, self._memory))
         wanting = [piece.row.request.submit.id for piece in pieces for _ in piece.wanted]

@@ -1,7 +1,7 @@
 """How rows own KV memory: segments, leases, and the protocol that every layout answers.
 
 A row's sequence at a site is an ordered list of segments: leased immutable ones (its prefixes)
-and then its own tokens. Whoever holds a lease knows token counts only, never slots or slabs.
+and then its own tokens. Whoever holds a lease knows token counts only, never slots or pages.
 """
 
 from __future__ import annotations
@@ -212,10 +212,6 @@ class KVLayout(Protocol):
         """Give the row's own memory back. The segments' placements stay."""
         ...
 
-    def rank(self, lease: Lease) -> tuple[int, int]:
-        """Rows in this order stand in the batch as they do in memory: the plan copies least."""
-        ...
-
     def plan(self, spans: Sequence[Span]) -> StepPlan:
         """The attention of one step; spans in the order of the ragged batch."""
         ...
@@ -233,7 +229,8 @@ class KVLayout(Protocol):
         ...
 
     def copy(self, targets: Sequence[Lease], sources: Sequence[Lease], own: range) -> None:
-        """Own tokens `own` of each target become those of its source, as they were before."""
+        """Own tokens `own` of each target become those of its source, as they were before. All
+        are rows of one request."""
         ...
 
     def add(self, lease: Lease, start: int, kv: Tensor) -> None:

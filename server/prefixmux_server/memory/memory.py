@@ -155,10 +155,6 @@ class KVMemory:
         if self._cross is not None and cross is not None:
             self._cross.release(cross)
 
-    def rank(self, lease: RowLease) -> tuple[int, int]:
-        """Rows in this order stand in the batch as they do in memory: a plan copies least."""
-        return self._decoder.rank(lease.decoder)
-
     def plans(self, spans: Sequence[RowSpan]) -> dict[str, StepPlan]:
         """The attention of one step, by site; spans in the order of the ragged batch."""
         decoder = [Span(span.lease.decoder, span.start, span.count) for span in spans]

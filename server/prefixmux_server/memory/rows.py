@@ -1,7 +1,7 @@
-"""RowLayout: each sequence is one contiguous row, its prefix copied in front at admission.
+"""RowLayout: each sequence has pages of its own, its prefix copied in front at admission.
 
-Rows are grouped into slabs by reserved length, in steps of 64, because the CPU's dense attention
-reads a slab over its whole capacity. A prefix costs memory once per row here, not once per task.
+Pages are taken as a row grows, from what was reserved for it, so that attention reads no more than
+what is there. A prefix costs memory once per row here, not once per task.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prefixmux_server.attention.rows import RowsPlan, SlabPlan, SlabRow
+from prefixmux_server.attention.pages import PagedRow, PagesPlan
 from prefixmux_server.memory.layout import Lease, Placement, Read, Segment, SiteSpec, Span
+from prefixmux_server.memory.pages import Chain, PagePool
 from prefixmux_server.memory.prefix import PrefixKV
-from prefixmux_server.memory.slab import Slab
+
+PAGE = 64
 
 
 class RowLayout:
@@ -28,30 +30,26 @@ class RowLayout:
         capacity_tokens: int,
         dtype: torch.dtype,
         *,
-        grain: int = 64,
-        slab_rows: int = 16,
+        page: int = PAGE,
         poison: bool = False,
     ) -> None:
         self._spec = spec
-        # A row takes whole grains, so what is left over below one is of no use.
-        self._capacity = capacity_tokens // grain * grain
-        self._dtype = dtype
-        self._grain = grain
-        self._slab_rows = slab_rows
-        self._poison = poison
-        self._slabs: list[Slab] = []
-        self._where: dict[Lease, tuple[Slab, int]] = {}
+        self._page = page
+        self._pages = capacity_tokens // page
+        self._pool = PagePool(spec, self._pages, page, dtype, poison=poison)
+        self._chains: dict[Lease, Chain] = {}
 
     @property
     def capacity_tokens(self) -> int:
-        return self._capacity
+        """What is left over below one page is of no use."""
+        return self._pages * self._page
 
     @property
     def used_tokens(self) -> int:
-        return sum(slab.cap * slab.live for slab in self._slabs)
+        return self._reserved * self._page
 
     def fits(self, prefix_tokens: int, reserve: int, *, forks: int = 0, shared: int = 0) -> bool:
-        return (1 + forks) * self._cap(prefix_tokens + reserve) <= self._capacity
+        return (1 + forks) * self._pages_of(prefix_tokens + reserve) <= self._pages
 
     def place(self, kv: PrefixKV) -> Placement:
         return Placement(kv)
@@ -61,40 +59,38 @@ class RowLayout:
 
     def admit(self, segments: Sequence[Segment], reserve: int) -> Lease | None:
         lease = Lease(tuple(segments), reserve)
-        slab = self._slab_for(self._cap(lease.prefix_tokens + reserve))
-        if slab is None:
+        most = self._pages_of(lease.prefix_tokens + reserve)
+        if self._reserved + most > self._pages:
             return None
-        self._where[lease] = (slab, slab.add(lease, self._spec.site))
+        self._chains[lease] = Chain(most)
+        cell = 0
+        for segment, tokens in lease.parts():
+            start, cell = cell, cell + len(tokens)
+            if segment is not None and tokens:
+                kv = segment.placement.kv.sites[self._spec.site]
+                self._pool.write(self._grown(lease, cell), start, kv)
         return lease
 
     def release(self, lease: Lease) -> None:
-        slab, row = self._where.pop(lease)
-        moved = slab.remove(row)
-        if moved is not None:
-            self._where[moved] = (slab, row)
+        self._pool.free(self._chains.pop(lease))
 
-    def rank(self, lease: Lease) -> tuple[int, int]:
-        slab, row = self._where[lease]
-        return id(slab), row
-
-    def plan(self, spans: Sequence[Span]) -> RowsPlan:
-        parts = _Parts(self._spec)
-        first = 0
+    def plan(self, spans: Sequence[Span]) -> PagesPlan:
+        rows, first = [], 0
         for span in spans:
-            slab, row = self._where[span.lease]
+            pages = self._grown(span.lease, span.end_cell)
             tokens = range(first, first + span.count)
             positions = span.lease.positions if self._spec.positional else None
-            parts.add(slab, SlabRow(row, tokens, tokens, span.end_cell, True, positions))
+            rows.append(PagedRow(pages, tokens, tokens, span.end_cell, True, positions))
             first += span.count
-        return parts.plan()
+        return self._plan(rows)
 
-    def plan_reads(self, reads: Sequence[Read]) -> RowsPlan:
-        parts = _Parts(self._spec)
+    def plan_reads(self, reads: Sequence[Read]) -> PagesPlan:
+        rows = []
         for read in reads:
-            slab, row = self._where[read.lease]
             end = read.lease.prefix_tokens + read.lease.reserved
-            parts.add(slab, SlabRow(row, read.queries, read.written, end, causal=False))
-        return parts.plan()
+            pages = self._grown(read.lease, end)
+            rows.append(PagedRow(pages, read.queries, read.written, end, causal=False))
+        return self._plan(rows)
 
     def fork(self, parent: Lease, shared: int) -> Lease | None:
         """Rows share no memory: `shared` is copied later."""
@@ -102,90 +98,69 @@ class RowLayout:
 
     def copy(self, targets: Sequence[Lease], sources: Sequence[Lease], own: range) -> None:
         """Cells from the first to the last of them: what stands between is the same in both."""
-        if not own:
-            return
         moves = [(t, s) for t, s in zip(targets, sources, strict=True) if t is not s]
-        cells = [slice(s.cell(own.start), s.cell(own.stop - 1) + 1) for _, s in moves]
-        taken = [
-            (slab.keys[:, row, :, cut].clone(), slab.values[:, row, :, cut].clone())
-            for (slab, row), cut in zip((self._where[s] for _, s in moves), cells, strict=True)
-        ]
-        for (target, _), cut, (keys, values) in zip(moves, cells, taken, strict=True):
-            slab, row = self._where[target]
-            slab.keys[:, row, :, cut] = keys
-            slab.values[:, row, :, cut] = values
+        if not own or not moves:
+            return
+        lease = moves[0][0]
+        cells = range(lease.cell(own.start), lease.cell(own.stop - 1) + 1)
+        to = [self._grown(target, cells.stop) for target, _ in moves]
+        away = [self._grown(source, cells.stop) for _, source in moves]
+        self._pool.copy(to, away, cells)
 
     def add(self, lease: Lease, start: int, kv: Tensor) -> None:
-        slab, row = self._where[lease]
-        cells = slice(lease.cell(start), lease.cell(start) + kv.shape[2])
-        slab.keys[:, row, :, cells] += kv[:, 0].transpose(1, 2)
-        slab.values[:, row, :, cells] += kv[:, 1].transpose(1, 2)
+        first = lease.cell(start)
+        keys, values, at = self._cells(lease, range(first, first + kv.shape[2]))
+        keys[at] += kv[:, 0]
+        values[at] += kv[:, 1]
 
     def read(self, lease: Lease) -> Tensor:
-        slab, row = self._where[lease]
-        cells = slice(lease.cell(0), lease.cell(0) + lease.reserved)
-        both = (slab.keys[:, row, :, cells], slab.values[:, row, :, cells])
-        return torch.stack([t.transpose(1, 2) for t in both], dim=1)
+        first = lease.cell(0)
+        keys, values, at = self._cells(lease, range(first, first + lease.reserved))
+        return torch.stack([keys[at], values[at]], dim=1)
 
     def check_integrity(self) -> None:
-        total = sum(slab.live for slab in self._slabs)
-        assert total == len(self._where), "a row is lost or owned twice"
-        for lease, (slab, row) in self._where.items():
-            assert slab.leases[row] is lease, "a row belongs to another lease"
-            end = lease.prefix_tokens + lease.reserved
-            assert end <= slab.cap, "a row is too short"
+        self._pool.check_integrity()
+        chains = self._chains.values()
+        assert sum(len(chain.pages) for chain in chains) == self._pool.live, "a page is lost"
+        assert self._reserved <= self._pages, "more memory than allowed"
+        keys, values = self._by_cell()
+        for lease, chain in self._chains.items():
+            assert (
+                len(chain.pages)
+                <= chain.most
+                == self._pages_of(lease.prefix_tokens + lease.reserved)
+            ), "a row has more than it has reserved"
             # Its own cells may be NaN, by a bad prefix: that harms nobody else. Padding may not.
-            padding = (slab.keys[:, row, :, end:], slab.values[:, row, :, end:])
-            assert not any(bool(t.any()) for t in padding), "a row's padding must stay zero"
-        assert self._allocated() <= self._capacity, "more memory than allowed"
+            end = lease.prefix_tokens + lease.reserved
+            padding = range(end, max(end, len(chain.pages) * self._page))
+            at = (slice(None), *self._pool.places(chain, padding))
+            assert not any(bool(t[at].any()) for t in (keys, values)), "padding must stay zero"
 
-    def _cap(self, tokens: int) -> int:
-        return -(-tokens // self._grain) * self._grain
+    @property
+    def _reserved(self) -> int:
+        """Pages."""
+        return sum(chain.most for chain in self._chains.values())
 
-    def _allocated(self) -> int:
-        return sum(slab.cap * slab.touched for slab in self._slabs)
+    def _pages_of(self, tokens: int) -> int:
+        return -(-tokens // self._page)
 
-    def _slab_for(self, cap: int) -> Slab | None:
-        """One with a free row of this length, whose memory is there or can be had."""
-        slab = self._open_slab(cap)
-        if slab is not None and slab.idle_tokens:
-            return slab
-        if not self._make_room(cap):
-            return None
-        return self._open_slab(cap) or self._new_slab(cap)
+    def _plan(self, rows: Sequence[PagedRow]) -> PagesPlan:
+        return PagesPlan(self._pool.keys, self._pool.values, rows, self._spec.rules)
 
-    def _open_slab(self, cap: int) -> Slab | None:
-        """The fullest one that has a free row."""
-        slabs = [slab for slab in self._slabs if slab.cap == cap and not slab.full]
-        return max(slabs, key=lambda slab: slab.live, default=None)
+    def _grown(self, lease: Lease, cells: int) -> Sequence[int]:
+        """Pages that hold so many cells of the row."""
+        chain = self._chains[lease]
+        self._pool.grow(chain, cells)
+        return chain.pages[: self._pages_of(cells)]
 
-    def _new_slab(self, cap: int) -> Slab:
-        rows = min(self._slab_rows, self._capacity // cap)
-        slab = Slab(self._spec, cap, rows, self._dtype, poison=self._poison)
-        self._slabs.append(slab)
-        return slab
+    def _by_cell(self) -> tuple[Tensor, Tensor]:
+        """Keys and values `[L, pages, page, H_kv, D]`."""
+        return self._pool.keys.transpose(2, 3), self._pool.values.transpose(2, 3)
 
-    def _make_room(self, tokens: int) -> bool:
-        """Take back what rows that ended have used, as far as needed; False: it is not enough."""
-        if self.used_tokens + tokens > self._capacity:
-            return False
-        if self._allocated() + tokens > self._capacity:
-            self._slabs = [slab for slab in self._slabs if slab.live]
-        while self._allocated() + tokens > self._capacity:
-            max(self._slabs, key=lambda slab: slab.idle_tokens).shrink()
-        return True
-
-
-class _Parts:
-    """A step's rows, sorted into the slabs that they live in."""
-
-    def __init__(self, spec: SiteSpec) -> None:
-        self._rules = spec.rules
-        self._rows: dict[int, tuple[Slab, list[SlabRow]]] = {}
-
-    def add(self, slab: Slab, row: SlabRow) -> None:
-        self._rows.setdefault(id(slab), (slab, []))[1].append(row)
-
-    def plan(self) -> RowsPlan:
-        found = self._rows.values()
-        return RowsPlan([SlabPlan(s.keys, s.values, rows, self._rules) for s, rows in found])
+    def _cells(
+        self, lease: Lease, cells: range
+    ) -> tuple[Tensor, Tensor, tuple[slice, Tensor, Tensor]]:
+        """Keys and values by cell, and where in them these are: `[L, cells, H_kv, D]`."""
+        self._grown(lease, cells.stop)
+        at = (slice(None), *self._pool.places(self._chains[lease], cells))
+        return *self._by_cell(), at

@@ -114,9 +114,6 @@ class SlotLayout:
                 self._give_back(trunk.slots)
         del self._cells[lease], self._tables[lease]
 
-    def rank(self, lease: Lease) -> tuple[int, int]:
-        return 0, 0
-
     def plan(self, spans: Sequence[Span]) -> GatherPlan:
         rows, first = [], 0
         for span in spans:
