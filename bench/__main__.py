@@ -71,7 +71,7 @@ def _progress(found: Measurement) -> str:
 
 
 def _words(plan: Plan) -> str:
-    return f"{plan.name}: {plan.workload.words}; median of {plan.repeats}, peers interleaved"
+    return f"{plan.name}: {plan.workload.words}; median of {plan.repeats} rounds, peers interleaved"
 
 
 def _plan(arguments: Sequence[str] | None) -> tuple[Plan, Path | None]:

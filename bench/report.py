@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 
 from bench.measure import Measurement
 from bench.roster import LABELS
@@ -39,10 +40,14 @@ class Report:
         self._peers = [p for p in LABELS if any(m.peer == p for m in measurements)]
 
     def ratio(self, dtype: str, size: int, numerator: str, denominator: str) -> float | None:
-        """None where one of the two was not measured."""
+        """Median of the ratios of each round, in which both had the same minute of the machine;
+        None where one of the two was not measured."""
         ours = self._by_place.get((dtype, size, numerator))
         theirs = self._by_place.get((dtype, size, denominator))
-        return ours.throughput / theirs.throughput if ours and theirs else None
+        if not (ours and theirs):
+            return None
+        rounds = zip(ours.throughputs, theirs.throughputs, strict=True)
+        return median(one / other for one, other in rounds)
 
     def targets(self) -> list[Ratio]:
         found = []
