@@ -140,6 +140,20 @@ def test_what_is_added_to_stored_tokens(name: LayoutName) -> None:
     steps.run((other, 1), (group, 4))
 
 
+def test_what_is_added_on_both_sides_of_an_infix(name: LayoutName) -> None:
+    """The infix between them, and what stands behind it, stay as they are."""
+    memory = memory_of(name)
+    steps = Steps(memory)
+    group = steps.admit(
+        placed(memory, prefix_of(0, decoder=5, infix=True)), RowNeeds(12, infix_at=2, encoded=2)
+    )
+    assert group is not None
+    while group.rows[0].computed < 6:
+        steps.run((group, min(group.runnable, 2)))
+    steps.add(group, 1, 4)
+    steps.run((group, 3))
+
+
 def test_what_a_row_has_stored_can_be_read(name: LayoutName) -> None:
     memory = memory_of(name)
     steps = Steps(memory)

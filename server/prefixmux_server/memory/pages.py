@@ -75,9 +75,9 @@ class PagePool:
             self._wipe(last)
         chain.pages.clear()
 
-    def places(self, chain: Chain, cells: range) -> tuple[Tensor, Tensor]:
+    def places(self, chain: Chain, cells: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pages of these cells, and where in them they are."""
-        at = torch.arange(cells.start, cells.stop)
+        at = torch.tensor(cells, dtype=torch.long)
         return torch.tensor(chain.pages, dtype=torch.long)[at // self.page], at % self.page
 
     def write(self, pages: Sequence[int], start: int, kv: Tensor) -> None:

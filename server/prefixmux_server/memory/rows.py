@@ -108,14 +108,12 @@ class RowLayout:
         self._pool.copy(to, away, cells)
 
     def add(self, lease: Lease, start: int, kv: Tensor) -> None:
-        first = lease.cell(start)
-        keys, values, at = self._cells(lease, range(first, first + kv.shape[2]))
+        keys, values, at = self._own(lease, range(start, start + kv.shape[2]))
         keys[at] += kv[:, 0]
         values[at] += kv[:, 1]
 
     def read(self, lease: Lease) -> Tensor:
-        first = lease.cell(0)
-        keys, values, at = self._cells(lease, range(first, first + lease.reserved))
+        keys, values, at = self._own(lease, range(lease.reserved))
         return torch.stack([keys[at], values[at]], dim=1)
 
     def check_integrity(self) -> None:
@@ -157,10 +155,9 @@ class RowLayout:
         """Keys and values `[L, pages, page, H_kv, D]`."""
         return self._pool.keys.transpose(2, 3), self._pool.values.transpose(2, 3)
 
-    def _cells(
-        self, lease: Lease, cells: range
-    ) -> tuple[Tensor, Tensor, tuple[slice, Tensor, Tensor]]:
-        """Keys and values by cell, and where in them these are: `[L, cells, H_kv, D]`."""
-        self._grown(lease, cells.stop)
+    def _own(self, lease: Lease, own: range) -> tuple[Tensor, Tensor, tuple[slice, Tensor, Tensor]]:
+        """Keys and values by cell, and where in them these own tokens are: `[L, n, H_kv, D]`."""
+        cells = [lease.cell(token) for token in own]
+        self._grown(lease, cells[-1] + 1)
         at = (slice(None), *self._pool.places(self._chains[lease], cells))
         return *self._by_cell(), at
