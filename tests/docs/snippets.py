@@ -17,12 +17,15 @@ BLOCK = re.compile(
     r"^(?:<!-- (?P<note>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
 )
 NOT_RUN = re.compile(r"not run: \S.*")
+SOON = re.compile(r"soon: \S.*")
 SECONDS = 120
+SOON_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """`note` is the comment right above it: `not run: why` for one that nobody could run here."""
+    """`note` is the comment right above it: `not run: why` for one that nobody could run here,
+    `soon: why` for one that finds what it looks for within a moment."""
 
     document: str
     line: int
@@ -33,6 +36,11 @@ class Snippet:
     @property
     def runs(self) -> bool:
         return self.language in ("sh", "python") and not NOT_RUN.fullmatch(self.note)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which it may fail."""
+        return SOON_SECONDS if SOON.fullmatch(self.note) else 0.0
 
 
 def documents() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,10 @@ def _run_all(document: str, folder: Path, server: Served) -> None:
     for snippet in snippets(document):
         if not snippet.runs:
             continue
+        started = time.monotonic()
         done = run(snippet, folder, address)
+        while done.returncode and time.monotonic() - started < snippet.patience:
+            time.sleep(0.1)
+            done = run(snippet, folder, address)
         said = f"{document}:{snippet.line}\n{snippet.code}\n{done.stdout}\n{done.stderr}"
         assert done.returncode == 0, said
