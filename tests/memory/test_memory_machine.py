@@ -138,7 +138,8 @@ class MemoryMachine(RuleBasedStateMachine):
         return [prefix for prefix in self.placed if id(prefix) not in used]
 
     def _started(self) -> list[Group]:
-        return [g for g in self.groups if len(g.rows) == 1 and g.rows[0].computed]
+        """Those with tokens that are not those of several rows yet."""
+        return [g for g in self.groups if g.rows[0].computed and not g.branches]
 
     def _several(self) -> list[Group]:
         return [group for group in self.groups if len(group.leases) > 1]

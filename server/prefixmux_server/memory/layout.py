@@ -234,7 +234,8 @@ class KVLayout(Protocol):
         ...
 
     def add(self, lease: Lease, start: int, kv: Tensor) -> None:
-        """Add `kv` `[L, 2, n, H_kv, D]` to the KV of own tokens from `start` on."""
+        """Add `kv` `[L, 2, n, H_kv, D]` to the KV of own tokens from `start` on. What rows have in
+        common is added to before they part: afterwards it may be one or many."""
         ...
 
     def read(self, lease: Lease) -> Tensor:
