@@ -43,7 +43,7 @@ class DenseRows:
         _, live, self._heads, self._page, _ = keys.shape
         self._dtype = keys.dtype
         self._most = max(len(row.queries) for row in rows)
-        pages = [list(row.pages[: -(-row.length // self._page)]) for row in rows]
+        pages = [list(row.pages) for row in rows]
         asked = sum(map(len, pages))
         self._chosen: Tensor | None = None
         if live > (1 + _STRANGERS) * asked:
@@ -83,12 +83,11 @@ class DenseRows:
             out[group.tokens] = group.add_up(mixed)
 
     def _softened(self, scores: Tensor) -> Tensor:
-        first, *others = self._groups
-        weights = first.softened(scores)
-        if len(weights) == self._live:
-            return weights
-        for group in (first, *others):
-            scores[group.pages] = weights if group is first else group.softened(scores)
+        for group in self._groups:
+            weights = group.softened(scores)
+            if len(weights) == self._live:
+                return weights
+            scores[group.pages] = weights
         return scores
 
     def _scores(self, rule: ScoreRules, query: Tensor, keys: Tensor, scaling: float) -> Tensor:
