@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
+from bench import raw
 from bench.models import save_model
 from bench.peers.server import url_of
 from bench.shapes import ModelShape
@@ -73,7 +74,6 @@ class Callers:
 
     def capacity(self, who: str, clients: int, seconds: float) -> float:
         """Requests a second that so many clients get answered who ask again at once."""
-
         turns = count(1)
 
         async def again() -> int:
@@ -117,14 +117,9 @@ class Callers:
 
     async def _status(self, who: str, at: float) -> int:
         body = self._load.body(Random(f"{who} {at}"))
-        head = (
-            "POST /generate HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n"
-            f"authorization: Bearer {self._keys[who]}\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
         reader, writer = await asyncio.open_connection(*self._address)
         try:
-            writer.write(head.encode() + body)
+            writer.write(raw.generate(body, self._keys[who]))
             return int((await reader.read()).split(b" ", 2)[1])
         finally:
             writer.close()

@@ -89,8 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f" {sum(call.status == 429 for call in flooder)} refused of {len(flooder)};"
             f" others not answered: {sum(call.status != 200 for call in normal)} of {len(normal)}"
         )
-        if (share := neighbours.share()) is not None:
-            print(f"other processes used {share:.0%} of the machine meanwhile")
+        print(neighbours.words)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ class Neighbours:
     def seconds(self) -> float:
         return time.monotonic() - self._started
 
+    @property
+    def words(self) -> str:
+        share = self.share()
+        known = "an unknown share" if share is None else f"{share:.0%}"
+        return f"other processes used {known} of the machine meanwhile"
+
     def share(self) -> float | None:
         """CPU time used by processes that are not ours, of all there was; None: not known."""
         now, before = _ticks_of_others(), self._others_before

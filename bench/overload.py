@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
-
 from bench.callers import Call, Callers, Load, percentile, served
+from bench.lag import lags, quantile
 from bench.neighbours import Neighbours
 
 WHO = "default"
 WARM_SECONDS = 1.0
-_LAG = "prefixmux:event_loop_lag_seconds_bucket"
 
 
 @dataclass(frozen=True)
@@ -64,18 +62,6 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def lag_p99(url: str) -> float:
-    """Of the event loop since the server's start; the upper end of the bucket that holds it."""
-    lines = httpx2.get(f"{url}/metrics").text.splitlines()
-    found = {
-        float(line.partition('le="')[2].partition('"')[0]): float(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith(_LAG)
-    }
-    total = max(found.values(), default=0.0)
-    return min((edge for edge, count in found.items() if count >= 0.99 * total), default=0.0)
-
-
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.overload")
     parser.add_argument("--factors", default="0.5,1,2,5,10")
@@ -105,9 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             share = (time.process_time() - cpu) / seconds
             print(f"{factor:g}x: load generator, share of one core {share:.2f}")
         print("\n".join(table(outcomes)))
-        print(f"event loop lag, p99 <= {lag_p99(url) * 1e3:g} ms")
-        if (used := neighbours.share()) is not None:
-            print(f"other processes used {used:.0%} of the machine meanwhile")
+        print(f"event loop lag, p99 <= {quantile(lags(url), 0.99, {}) * 1e3:g} ms")
+        print(neighbours.words)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,13 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
 
 import numpy as np
 
+from bench.pairs import Operation, table
 from prefixmux_store.format import PrefixMeta, RawTensor, encode
 from prefixmux_store.keys import key_hash
 from prefixmux_store.store import PrefixStore
@@ -30,15 +29,6 @@ TENANT = "default"
 _SLOW_REPEATS = 15
 # Nothing is old enough to go: what is timed is the look at what is there.
 _GRACE_SECONDS = 1e6
-
-
-@dataclass(frozen=True)
-class Operation:
-    """`work` is timed; `undo` comes after it and is not."""
-
-    work: Callable[[int], object]
-    undo: Callable[[int], object] = lambda _: None
-    slow: bool = False
 
 
 class Subject:
@@ -87,27 +77,12 @@ class Subject:
             "add usage": Operation(
                 lambda at: store.usage.add([UsageEntry(TENANT, some[at], 1, 9, 5, 7)])
             ),
-            "open": Operation(lambda _: PrefixStore.open(self._root).close(), slow=True),
-            "gc": Operation(lambda _: store.gc(_GRACE_SECONDS), slow=True),
+            "open": Operation(lambda _: PrefixStore.open(self._root).close(), most=_SLOW_REPEATS),
+            "gc": Operation(lambda _: store.gc(_GRACE_SECONDS), most=_SLOW_REPEATS),
         }
 
     def _upload(self, task_id: str, data: bytes) -> None:
         self.store.commit(TENANT, task_id, self.store.stage(TENANT, data))
-
-
-def compare(few: Subject, many: Subject, repeats: int) -> Iterator[tuple[str, list[list[float]]]]:
-    """Name and seconds on the two."""
-    for name, operation in few.operations().items():
-        pair = (operation, many.operations()[name])
-        times: list[list[float]] = [[], []]
-        for at in range(_SLOW_REPEATS if operation.slow else repeats):
-            # The order turns around, so that neither always follows the other.
-            for which in (0, 1) if at % 2 else (1, 0):
-                start = time.perf_counter()
-                pair[which].work(at)
-                times[which].append(time.perf_counter() - start)
-                pair[which].undo(at)
-        yield name, times
 
 
 def _name(number: int) -> str:
@@ -140,10 +115,9 @@ def main() -> None:
             stack.callback(subjects[-1].store.close)
             print(f"{tasks} tasks made in {time.perf_counter() - start:.1f} s")
         gc.disable()
-        print(f"{'ms, median (quartile)':26}{asked.few:>18}{asked.many:>18}   ratio")
-        for name, (few, many) in compare(subjects[0], subjects[1], asked.repeats):
-            cells = [f"{median(t) * 1e3:8.3f} ({quantiles(t)[0] * 1e3:7.3f})" for t in (few, many)]
-            print(f"{name:26}{cells[0]}{cells[1]}   {median(many) / median(few):5.2f}")
+        few, many = (subject.operations() for subject in subjects)
+        for line in table((asked.few, asked.many), few, many, asked.repeats):
+            print(line)
 
 
 if __name__ == "__main__":

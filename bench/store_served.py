@@ -12,16 +12,19 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
+from typing import Any
 
 import httpx2
 import numpy as np
 
 from bench.callers import served
 from bench.neighbours import Neighbours
+from bench.pairs import Operation, table
 from bench.shapes import TINY_GPT2
 from prefixmux_store.format import PrefixMeta, RawTensor, encode
 from prefixmux_store.store import PrefixStore
@@ -29,11 +32,7 @@ from prefixmux_store.store import PrefixStore
 TENANT = "default"
 STARTS = 5
 _TOKENS = 10
-# A task is new to the server once only.
-_FIRST = "generate, first time"
 _ASKED = {"input": [5, 6, 7], "parameters": {"max_new_tokens": 4, "ignore_eos": True}}
-
-Operation = Callable[[int], httpx2.Response]
 
 
 class Subject:
@@ -41,31 +40,41 @@ class Subject:
 
     def __init__(self, url: str, key: str, tasks: int, page: int) -> None:
         self._client = httpx2.Client(base_url=url, headers={"authorization": f"Bearer {key}"})
-        self.tasks = tasks
+        self._tasks = tasks
         self._page = page
 
     def operations(self) -> Mapping[str, Operation]:
-        get, post, put = self._client.get, self._client.post, self._client.put
+        generate = Operation(lambda at: self._ask("POST", "/generate", json=self._request(at)))
         return {
-            "list, first page": lambda _: get("/prefixes", params={"limit": self._page}),
-            "get": lambda at: get(f"/prefixes/{self._name(at)}"),
-            "upload, new version": lambda at: put(
-                f"/prefixes/{self._name(at)}",
-                content=_file(self.tasks + at),
-                headers={"content-type": "application/octet-stream"},
+            "list, first page": Operation(
+                lambda _: self._ask("GET", "/prefixes", params={"limit": self._page})
             ),
-            _FIRST: lambda at: self._generate(post, at),
-            "generate, again": lambda at: self._generate(post, at),
+            "get": Operation(lambda at: self._ask("GET", f"/prefixes/{self._name(at)}")),
+            "upload, new version": Operation(
+                lambda at: self._ask(
+                    "PUT",
+                    f"/prefixes/{self._name(at)}",
+                    content=_file(self._tasks + at),
+                    headers={"content-type": "application/octet-stream"},
+                )
+            ),
+            # A task is new to the server once only.
+            "generate, first time": replace(generate, most=self._tasks),
+            "generate, again": generate,
         }
 
     def close(self) -> None:
         self._client.close()
 
-    def _generate(self, post: Callable[..., httpx2.Response], at: int) -> httpx2.Response:
-        return post("/generate", json={**_ASKED, "task_id": self._name(at)})
+    def _ask(self, method: str, path: str, **about: Any) -> None:
+        """Raises `httpx2.HTTPStatusError` for an error's answer."""
+        self._client.request(method, path, **about).raise_for_status()
+
+    def _request(self, at: int) -> dict[str, object]:
+        return {**_ASKED, "task_id": self._name(at)}
 
     def _name(self, at: int) -> str:
-        return _name(at * 7919 % self.tasks)
+        return _name(at * 7919 % self._tasks)
 
 
 def fill(root: Path, tasks: int) -> None:
@@ -83,20 +92,6 @@ def starts(folders: Mapping[int, Path]) -> dict[int, list[float]]:
             with served(folder, (), shape=TINY_GPT2):
                 times[tasks].append(time.perf_counter() - began)
     return times
-
-
-def compare(few: Subject, many: Subject, repeats: int) -> Iterator[tuple[str, list[list[float]]]]:
-    """Name and seconds on the two. Raises `httpx2.HTTPStatusError` for an error's answer."""
-    for name, operation in few.operations().items():
-        pair = (operation, many.operations()[name])
-        times: list[list[float]] = [[], []]
-        for at in range(min(repeats, few.tasks) if name == _FIRST else repeats):
-            # The order turns around, so that neither always follows the other.
-            for which in (0, 1) if at % 2 else (1, 0):
-                began = time.perf_counter()
-                pair[which](at).raise_for_status()
-                times[which].append(time.perf_counter() - began)
-        yield name, times
 
 
 def _name(number: int) -> str:
@@ -135,12 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             url, keys = stack.enter_context(served(folders[tasks], (TENANT,), shape=TINY_GPT2))
             subjects.append(Subject(url, keys[TENANT], tasks, asked.few))
             stack.callback(subjects[-1].close)
-        print(f"{'ms, median (quartile)':26}{asked.few:>18}{asked.many:>18}   ratio")
-        for name, (few, many) in compare(subjects[0], subjects[1], asked.repeats):
-            cells = [f"{median(t) * 1e3:8.3f} ({quantiles(t)[0] * 1e3:7.3f})" for t in (few, many)]
-            print(f"{name:26}{cells[0]}{cells[1]}   {median(many) / median(few):5.2f}")
-    if (share := neighbours.share()) is not None:
-        print(f"other processes used {share:.0%} of the machine meanwhile")
+        few, many = (subject.operations() for subject in subjects)
+        for line in table((asked.few, asked.many), few, many, asked.repeats):
+            print(line)
+    print(neighbours.words)
 
 
 if __name__ == "__main__":

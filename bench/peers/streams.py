@@ -12,13 +12,11 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
-
+from bench import raw
+from bench.lag import lags, quantile
 from bench.peers.base import Bench, Sample
 from bench.peers.server import ServerProcess
 from bench.workload import task_id
-
-_LAG = "prefixmux:event_loop_lag_seconds"
 
 
 class StreamPeer:
@@ -32,7 +30,7 @@ class StreamPeer:
         self._address = (found.hostname, found.port)
 
     def run(self, requests: int, new_tokens: int) -> Sample:
-        before = self._lags()
+        before = lags(self._server.url)
         started, cpu = time.perf_counter(), time.process_time()
         answers = asyncio.run(self._all(requests, new_tokens))
         seconds = time.perf_counter() - started
@@ -45,7 +43,7 @@ class StreamPeer:
             rows,
             notes={
                 "load generator, share of one core": cpu / seconds,
-                "event loop lag, p99 <= s": _quantile(before, self._lags(), 0.99),
+                "event loop lag, p99 <= s": quantile(lags(self._server.url), 0.99, before),
             },
         )
 
@@ -64,27 +62,10 @@ class StreamPeer:
         }
         reader, writer = await asyncio.open_connection(*self._address)
         try:
-            writer.write(_request(json.dumps(body).encode()))
+            writer.write(raw.generate(json.dumps(body).encode()))
             return _done(await reader.read())
         finally:
             writer.close()
-
-    def _lags(self) -> dict[float, float]:
-        """How often the event loop lagged by at most so many seconds, by the server's account."""
-        lines = httpx2.get(f"{self._server.url}/metrics").text.splitlines()
-        buckets = [line for line in lines if line.startswith(f"{_LAG}_bucket")]
-        return {
-            float(line.partition('le="')[2].partition('"')[0]): float(line.rpartition(" ")[2])
-            for line in buckets
-        }
-
-
-def _request(body: bytes) -> bytes:
-    head = (
-        "POST /generate HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 def _done(answer: bytes) -> dict[str, Any]:
@@ -94,10 +75,3 @@ def _done(answer: bytes) -> dict[str, Any]:
         raise RuntimeError(f"a stream did not end well: {answer[-500:]!r}")
     done: dict[str, Any] = json.loads(rest.partition(b"\n")[0])
     return done
-
-
-def _quantile(before: dict[float, float], after: dict[float, float], share: float) -> float:
-    """The upper end of the histogram's bucket that holds it."""
-    counts = {edge: count - before.get(edge, 0) for edge, count in after.items()}
-    total = max(counts.values(), default=0.0)
-    return min((edge for edge, count in counts.items() if count >= share * total), default=0.0)
